@@ -1,0 +1,225 @@
+"""What a family of models declares, and what passes between its network and the rest of the package. Imports no torch.
+
+A family is one folder under `models/` that offers ``Model`` (the network), its frozen configuration dataclass, ``CARDS``, ``key rules`` and
+``RECIPES``. Everything outside that folder works with the types of this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .prompts import Prompt
+
+Task: TypeAlias = Literal["masks", "semantic", "panoptic", "instances", "refer", "groups", "track"]
+PromptKind: TypeAlias = Literal["text", "exemplar", "blend", "points", "box", "scribble", "mask", "classes"]
+Fit: TypeAlias = Literal["stretch", "letterbox", "native"]
+Size: TypeAlias = tuple[int, int]  # (H, W) in pixels
+
+
+# --- how a photo becomes network input --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """From an upright uint8 RGB photo to network input: resize, scale to 0..1, normalise per channel.
+
+    ``fit`` is the default of `Options.fit`; ``antialias`` False is torch's plain bilinear sampling (CLIPSeg's quick start).
+    """
+
+    size: int
+    fit: Fit = "stretch"
+    antialias: bool = False
+    multiple: int = 1  # network input sides are multiples of this (the patch size or the largest stride)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a photo is shown to the model; families may extend it. None means: as the card says.
+
+    ``fit``: "stretch" resizes the whole photo to a size x size square; "letterbox" keeps the aspect and pads right and bottom with the
+    mean colour; "native" keeps the aspect without padding, the longer side becoming ``size``. ``tile``: side in photo pixels of
+    overlapping square windows, each shown at ``size``; None shows the whole photo at once. ``overlap``: share of a window, 0..0.9.
+    """
+
+    fit: Fit | None = None
+    size: int | None = None
+    tile: int | None = None
+    overlap: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.fit not in (None, "stretch", "letterbox", "native"):
+            raise ConfigError(f"fit is 'stretch', 'letterbox' or 'native', not {self.fit!r}.")
+        if self.size is not None and not 16 <= self.size <= 8192:
+            raise ConfigError(f"size is the side of the network's input in pixels, 16 to 8192, not {self.size}.")
+        if self.tile is not None and self.tile < 16:
+            raise ConfigError(f"tile is the side of a window in photo pixels, at least 16, not {self.tile}.")
+        if not 0 <= self.overlap <= 0.9:
+            raise ConfigError(f"overlap is the shared part of neighbouring windows, 0 to 0.9, not {self.overlap}.")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One window of a photo as the network sees it.
+
+    ``box``: (x0, y0, x1, y1), half-open integer photo pixels. ``content``: (h, w) to which the box is resized. ``shape``: (h, w) of the
+    network input; it exceeds ``content`` only at the right and bottom, filled with the mean colour (letterbox).
+    """
+
+    box: tuple[int, int, int, int]
+    content: Size
+    shape: Size
+
+
+# --- what a network returns -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLogits:
+    """One logit map per prompt: ``logits`` (B, N, h, w) float, raw (no sigmoid), at model resolution.
+
+    ``presence`` (B, N) float logits: is it there at all; None for a model without such an output.
+    """
+
+    logits: Tensor
+    presence: Tensor | None = None
+
+
+Prediction: TypeAlias = DenseLogits  # queries and detections join here with the first family that returns them
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFeatures:
+    """Encoded prompts, reusable over any number of photos: ``condition`` (N, D), one row per prompt, in prompt order."""
+
+    prompts: tuple[Prompt, ...]
+    condition: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+class Network(Protocol):
+    """The three questions every family answers (an `torch.nn.Module`); see DESIGN, "The one idea".
+
+    ``encode_image`` (B, 3, h, w) normalised float -> the family's own feature object, whose first dimension is the image.
+    ``encode_prompts`` prompts whose exemplars are already decoded: ``image`` uint8 (H, W, 3), ``mask`` bool (H, W) NumPy arrays.
+    ``decode`` every prompt on every image: (B, N, h, w).
+    ``views`` the windows in which a photo of ``size`` is shown; ``merge`` their predictions (each B = 1) -> one prediction whose logits
+    cover the photo exactly (padding cut off). Both have shared defaults in `nn.views`.
+    """
+
+    def encode_image(self, pixel_values: Tensor) -> Any: ...
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures: ...
+    def decode(self, image: Any, prompts: PromptFeatures) -> Prediction: ...
+    def views(self, size: Size, options: Options) -> tuple[View, ...]: ...
+    def merge(self, predictions: Sequence[Prediction], views: Sequence[View], size: Size) -> Prediction: ...
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """One way in which people have the weights: its files, in the order in which `from_official` takes their state dicts."""
+
+    layout: Literal["official", "hf"]
+    files: tuple[str, ...]
+    hub: str | None = None  # repository on the Hugging Face Hub
+    url: str | None = None  # where else, for the message that says which file to put where
+    sha256: Mapping[str, str] = field(default_factory=dict)  # file -> checksum, where one is published
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One entry of the catalogue: all that is known of a model before its weights are read.
+
+    ``threshold``: probability above which a pixel belongs to the mask. ``presence_threshold``: score from which a prompt counts as
+    present. ``parameters``: count of all weights. ``metrics``: published or measured figures, as fractions.
+    """
+
+    name: str
+    family: str
+    config: Any
+    summary: str
+    source: str
+    code_license: str
+    weights_license: str
+    tasks: tuple[Task, ...]
+    prompts: tuple[PromptKind, ...]
+    parameters: int
+    preprocess: Preprocess
+    threshold: float = 0.5
+    presence_threshold: float = 0.5
+    background: str | None = None
+    published: tuple[Published, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    embedded: bool = False  # the weights ship in the package
+
+    @property
+    def size_mb(self) -> float:
+        """Weights in float32, in megabytes."""
+        return self.parameters * 4 / 1e6
+
+
+# --- foreign checkpoints ----------------------------------------------------------------------------------------------------------------
+# Patterns: ``{i}`` stands for an integer, ``{rest}`` for the remainder of a name (any characters); other braces are literal choices
+# that a `Split` fills in.
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """``theirs`` <-> ``ours``, tensor unchanged, or transposed (2-d) both ways."""
+
+    theirs: str
+    ours: str
+    transpose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Their several tensors <-> our one: ``theirs`` names the parts in order, ``ours`` is their concatenation along dimension 0."""
+
+    theirs: tuple[str, ...]
+    ours: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A tensor of theirs that is not needed, and why. ``optional``: files exist with and without it. Copies name what they repeat."""
+
+    theirs: str
+    reason: str
+    same_as: str | None = None  # their name of the tensor that this one repeats; `to_official` writes it back
+
+
+Rule: TypeAlias = Rename | Split | Drop
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One training run, whole: a published one is a function in ``models/FAMILY/recipes.py``; a variant replaces what differs.
+
+    ``options`` is the family's own frozen dataclass with everything that only this family knows (losses, augmentation).
+    """
+
+    name: str
+    card: str
+    data: str  # root folder
+    output: str
+    steps: int
+    batch_size: int
+    lr: float
+    seed: int = 0
+    options: Any = None
