@@ -171,8 +171,8 @@ class Card:
 
 
 # --- foreign checkpoints ----------------------------------------------------------------------------------------------------------------
-# Patterns: ``{i}`` stands for an integer, ``{rest}`` for the remainder of a name (any characters); other braces are literal choices
-# that a `Split` fills in.
+# Patterns: a place in braces with a one-letter name, ``{i}``, stands for an integer; with a longer one, ``{rest}``, for any characters. The
+# same place on both sides of a rule is the same text. The first rule of a table that matches a name decides.
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Their several tensors <-> our one: ``theirs`` names the parts in order, ``ours`` is their concatenation along dimension 0."""
+    """Their several tensors <-> our one: ``theirs`` names the parts in order, ``ours`` is their concatenation along dimension 0, equal parts."""
 
     theirs: tuple[str, ...]
     ours: str
@@ -194,7 +194,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A tensor of theirs that is not needed, and why. ``optional``: files exist with and without it. Copies name what they repeat."""
+    """A tensor of theirs that is not needed, and why; files may have it or not. Copies name what they repeat."""
 
     theirs: str
     reason: str

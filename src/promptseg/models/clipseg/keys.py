@@ -1,0 +1,71 @@
+"""How the tensors of published CLIPSeg checkpoints (`weights.zip` of the repository, CIDAS on the Hub) map to ours.
+
+``official`` is the state dict of the published class, with CLIP inside it. ``files`` is what people have instead: a decoder file and CLIP's
+own file. ``hf`` is transformers' `CLIPSegForImageSegmentation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...contracts import Drop, Rename, Rule
+from ...nn.clip_keys import hf_blocks, hf_image, hf_text, openai_image, openai_text
+
+_DEAD_REDUCE = Drop("reduce.{rest}", reason="defined by the base class, never used by the published forward pass")
+
+
+def _decoder_blocks(blocks: str) -> tuple[Rule, ...]:
+    """torch's `TransformerEncoderLayer` under the name ``blocks`` or ``extra_blocks``."""
+    theirs, ours = f"{blocks}.{{i}}.", f"decoder.{blocks}.{{i}}."
+    return (
+        Rename(f"{theirs}self_attn.in_proj_{{rest}}", f"{ours}attn.qkv.{{rest}}"),
+        Rename(f"{theirs}self_attn.out_proj.{{rest}}", f"{ours}attn.out.{{rest}}"),
+        Rename(f"{theirs}norm{{j}}.{{rest}}", f"{ours}norm{{j}}.{{rest}}"),
+        Rename(f"{theirs}linear1.{{rest}}", f"{ours}mlp.up.{{rest}}"),
+        Rename(f"{theirs}linear2.{{rest}}", f"{ours}mlp.down.{{rest}}"),
+    )
+
+
+DECODER: tuple[Rule, ...] = (
+    Rename("film_mul.{rest}", "decoder.film_mul.{rest}"),
+    Rename("film_add.{rest}", "decoder.film_add.{rest}"),
+    _DEAD_REDUCE,
+    Rename("trans_conv.{rest}", "decoder.head.{rest}"),
+    Rename("reduces.{i}.{rest}", "decoder.reduces.{i}.{rest}"),
+    *_decoder_blocks("blocks"),
+    *_decoder_blocks("extra_blocks"),
+    Rename("reduce_cond.{rest}", "decoder.reduce_cond.{rest}"),
+    Rename("shift_vector", "decoder.shift_vector"),
+)
+
+CLIP_FILE: tuple[Rule, ...] = (
+    *openai_image("visual."),
+    *openai_text(""),
+    *(
+        Drop(name, reason="a scalar of CLIP's TorchScript archive that its own loader deletes")
+        for name in ("input_resolution", "context_length", "vocab_size")
+    ),
+)
+
+HF: tuple[Rule, ...] = (
+    *hf_image("clip."),
+    *hf_text("clip."),
+    Drop("clip.text_model.embeddings.position_ids", reason="0, 1, 2, ..., written by older versions of transformers"),
+    Drop("clip.vision_model.embeddings.position_ids", reason="0, 1, 2, ..., written by older versions of transformers"),
+    Rename("decoder.film_mul.{rest}", "decoder.film_mul.{rest}"),
+    Rename("decoder.film_add.{rest}", "decoder.film_add.{rest}"),
+    Rename("decoder.reduces.{i}.{rest}", "decoder.reduces.{i}.{rest}"),
+    Rename("decoder.transposed_convolution.{rest}", "decoder.head.{rest}"),
+    *hf_blocks("decoder.layers", "decoder.blocks"),
+)
+
+LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
+    "official": (
+        *openai_image("model."),
+        *openai_text("clip_model."),
+        Drop("clip_model.visual.{rest}", reason="the image tower, registered a second time", same_as="model.{rest}"),
+        *DECODER,
+    ),
+    "files": (*CLIP_FILE, *DECODER),
+    "hf": HF,
+}
