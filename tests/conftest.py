@@ -1,0 +1,39 @@
+"""What holds for every test: no network, no traces in the user's cache, and the toy family at hand."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+class NetworkUsed(AssertionError):
+    """A test reached for the network; not an OSError, so that no fallback for a missing network can hide it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def offline() -> Iterator[None]:
+    """Nothing but local sockets, which worker processes need, can be connected or looked up."""
+
+    def connect(self: socket.socket, address: Any) -> None:
+        if self.family != getattr(socket, "AF_UNIX", None):
+            raise NetworkUsed(f"a connection to {address}")
+        original(self, address)
+
+    def look_up(*address: Any, **_: Any) -> None:
+        raise NetworkUsed(f"a look-up of {address}")
+
+    original = socket.socket.connect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect)
+        patch.setattr(socket, "getaddrinfo", look_up)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
