@@ -1,4 +1,4 @@
-"""From anything that is a photo to upright RGB pixels, and from there to network input. Nothing is downloaded; bad input is an `ImageError`.
+"""From anything that is a photo to upright RGB pixels, and from there to network input. Nothing is downloaded; bad input is an ImageError.
 
 Files may be JPEG (also multi-picture), PNG, WebP, TIFF, GIF, BMP or PNM; of several frames or pages the first is read. EXIF orientation is
 applied. Transparent pixels are laid on white, the page that cut-outs are made for. 16-bit greys are scaled to 8 bits, never clipped.
@@ -122,7 +122,8 @@ def _sample(crop: Photo, content: Size, mean: NDArray[np.float32], std: NDArray[
 def _taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """The two samples that every output position reads and the weight of the second; float32 throughout, as torch computes them."""
     scale = np.float32(source) / np.float32(target)
-    position = np.maximum(scale * (np.arange(target, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), np.float32(0))
+    # the product in double and one rounding at the end: torch's kernels fuse the multiplication and the subtraction
+    position = np.maximum(scale.astype(np.float64) * (np.arange(target) + 0.5) - 0.5, 0).astype(np.float32)
     first = np.minimum(position.astype(np.int64), source - 1)
     return first, np.minimum(first + 1, source - 1), position - first.astype(np.float32)
 
@@ -132,7 +133,7 @@ def _taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 @contextmanager
 def _decoded(image: Any, max_pixels: int, what: str) -> Iterator[tuple[Image.Image, str]]:
-    """The decoded upright first frame and its name for messages; whatever the decoder raises on hostile bytes becomes one `ImageError` that names the file."""
+    """The decoded upright first frame and its name for messages; whatever a decoder raises becomes an `ImageError`."""
     name, source = _source(image, what)
     try:
         with Image.open(source, formats=FORMATS) if not isinstance(source, Image.Image) else _kept(source) as picture:
