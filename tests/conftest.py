@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 
-class NetworkUsed(AssertionError):
+class NetworkUsedError(AssertionError):
     """A test reached for the network; not an OSError, so that no fallback for a missing network can hide it."""
 
 
@@ -19,11 +19,11 @@ def offline() -> Iterator[None]:
 
     def connect(self: socket.socket, address: Any) -> None:
         if self.family != getattr(socket, "AF_UNIX", None):
-            raise NetworkUsed(f"a connection to {address}")
+            raise NetworkUsedError(f"a connection to {address}")
         original(self, address)
 
     def look_up(*address: Any, **_: Any) -> None:
-        raise NetworkUsed(f"a look-up of {address}")
+        raise NetworkUsedError(f"a look-up of {address}")
 
     original = socket.socket.connect
     with pytest.MonkeyPatch.context() as patch:
