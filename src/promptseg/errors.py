@@ -15,6 +15,7 @@ __all__ = [
     "ExportError",
     "ImageError",
     "MemoryLimitError",
+    "NumericalError",
     "PromptError",
     "PromptSegError",
     "PromptTruncated",
@@ -102,6 +103,10 @@ class ExportError(PromptSegError, ValueError):
 
 class MemoryLimitError(PromptSegError, MemoryError):
     """An operation would need more memory than is sensible; the message gives the number and the way around."""
+
+
+class NumericalError(PromptSegError, ArithmeticError):
+    """A model computed something that is not a number."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
