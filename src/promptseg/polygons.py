@@ -40,8 +40,8 @@ def trace(mask: NDArray[np.bool_]) -> list[Polygon]:
     # one set pixel beside each loop tells whose boundary it is
     first = np.array([loop[0] for loop in loops])
     owner = parts(inner, connectivity=4).part_of(y[first] + ((kind[first] & 3) == 0), x[first] + ((kind[first] & 5) == 0))
-    rings = [np.stack([x[loop], y[loop]], axis=1) + (left, top) for loop in loops]
-    return _polygons(rings, owner)
+    corner = np.stack([x + left, y + top], axis=1)
+    return _polygons([corner[loop] for loop in loops], owner)
 
 
 def ring_area(ring: NDArray[np.float64] | Ring) -> float:
