@@ -1,0 +1,67 @@
+"""All that builds a CLIPSeg network; stored as ``config.json`` beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...contracts import Preprocess
+from ...errors import ConfigError
+from ...nn.clip import ClipTextConfig, ClipVisionConfig
+
+
+def _vit_b16() -> ClipVisionConfig:
+    return ClipVisionConfig(width=768, layers=12, heads=12, patch=16, grid=14, embed=512)
+
+
+def _text() -> ClipTextConfig:
+    return ClipTextConfig(width=512, layers=12, heads=8, embed=512)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipSegConfig:
+    """The network of the CLIPSeg paper and every variant of its published code (constructor of `CLIPDensePredT`, their names in brackets).
+
+    Raises:
+        ConfigError: values that build no network.
+    """
+
+    image: ClipVisionConfig = field(default_factory=_vit_b16)
+    text: ClipTextConfig = field(default_factory=_text)
+    preprocess: Preprocess = field(default_factory=lambda: Preprocess(size=352, multiple=16))  # ImageNet mean and std, also into CLIP
+    taps: tuple[int, ...] = (3, 6, 9)  # image-tower blocks that the decoder reads, 0-based [extract_layers]; paper and training: (3, 7, 9)
+    reduce_dim: int = 64  # decoder width
+    heads: int = 4  # of the decoder's attention [n_heads]
+    hidden: int = 2048  # of the decoder's feed-forward layers
+    cond_layer: int = 0  # decoder block before which FiLM acts
+    extra_blocks: int = 0  # further decoder blocks, each with a skip around it
+    reverse_taps: bool = False  # shallowest tap first instead of deepest first [rev_activations]
+    reduce_cond: int | None = None  # width to which a frozen random projection brings the condition before FiLM
+    fix_shift: bool = False  # a frozen vector added to text conditions
+    head_kernel: int | None = None  # kernel and stride of the mask head; None: the patch size [trans_conv]
+    refined: bool = False  # three-layer mask head [complex_trans_conv]
+    n_tokens: int | None = None  # patches per side: the patch kernel is resized to fit, the logits to the input
+    upsample: bool = False  # in the published constructor, where it always fails
+    technique: str = "crop_blur_highlight352"  # how an exemplar is shown when it does not say; see `prompts.TECHNIQUES`
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", tuple(self.taps))  # lists come out of config.json
+        if self.upsample:
+            raise ConfigError("upsample puts a convolution of reduce_dim channels behind a head of one channel: it never worked. Leave it out.")
+        if not self.taps or sorted(set(self.taps)) != sorted(self.taps) or not 0 < min(self.taps) <= max(self.taps) < self.image.layers:
+            raise ConfigError(f"taps are distinct image-tower blocks, 1 to {self.image.layers - 1}, not {self.taps}.")
+        if not 0 <= self.cond_layer < len(self.taps):
+            raise ConfigError(f"cond_layer is one of the {len(self.taps)} decoder blocks, counted from 0, not {self.cond_layer}.")
+        if self.reduce_dim % self.heads:
+            raise ConfigError(f"reduce_dim ({self.reduce_dim}) must be a multiple of heads ({self.heads}).")
+        if self.image.embed != self.text.embed:
+            raise ConfigError(f"Both towers must embed into one space: {self.image.embed} and {self.text.embed} dimensions were given.")
+
+    @property
+    def kernel(self) -> int:
+        """Side, in logits, of one token of the mask head."""
+        return self.image.patch if self.head_kernel is None else self.head_kernel
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of what FiLM reads."""
+        return self.image.embed if self.reduce_cond is None else self.reduce_cond

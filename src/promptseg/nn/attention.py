@@ -1,0 +1,141 @@
+"""Transformer blocks: CLIP's pre-norm block with quick-GELU and torch's classic post-norm block with ReLU.
+
+Sequences are (B, T, C). Attention is fused unless somebody asks for its weights or scales its logits by a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+QUICK_GELU = 1.702  # x * sigmoid(1.702 x) approximates GELU (CLIP code, model.py)
+
+
+@dataclass(frozen=True, slots=True)
+class LogitScale:
+    """Attention logits times a mask before the softmax (CLIPSeg code): a masked place gets the logit 0, not minus infinity.
+
+    ``mask`` (B, P) over the P patch tokens. ``kind`` "cls_token": the class token's row only; "all": every patch's row; in both the class
+    token's column stays as it is.
+    """
+
+    mask: Tensor
+    kind: Literal["cls_token", "all"]
+
+    def factors(self, heads: int) -> Tensor:
+        """(B * heads, T, T) to multiply logits of the order b0h0, b0h1, ... with.
+
+        The published code lays the masks out as b0, b1, ..., b0, b1, ... instead: with more than one image, heads use the masks of other
+        images. Kept, for the published figures; encode images one by one where each must have its own mask.
+        """
+        mask = self.mask.repeat(heads, 1)
+        factors = mask.new_ones(len(mask), mask.shape[1] + 1, mask.shape[1] + 1)
+        rows = slice(0, 1) if self.kind == "cls_token" else slice(1, None)
+        factors[:, rows, 1:] = mask[:, None]
+        return factors
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with fused projections: rows of ``qkv`` are queries, keys, values."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        q, k, v = self._split(x)
+        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+
+    def with_weights(self, x: Tensor, scale: LogitScale | None = None) -> tuple[Tensor, Tensor]:
+        """The same without fusion: also the weights (B * heads, T, T), ordered b0h0, b0h1, ..."""
+        q, k, v = self._split(x)
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if scale is not None:
+            logits = logits * scale.factors(self.heads).to(logits.dtype).view(logits.shape)
+        weights = logits.softmax(-1)
+        return self._join(weights @ v), weights.flatten(0, 1)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, T, C / heads)
+        return q, k, v
+
+    def _join(self, values: Tensor) -> Tensor:
+        joined: Tensor = self.out(values.transpose(1, 2).flatten(2))
+        return joined
+
+
+class Mlp(nn.Module):
+    """Two linear layers; what lies between them is the block's affair."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+
+class QuickGeluMlp(Mlp):
+    """width -> 4 width -> width through x * sigmoid(1.702 x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # 1.702 x * sigmoid(1.702 x) = silu(1.702 x): both factors ride along in the products, so the activation is one pass over memory
+        hidden = torch.addmm(self.up.bias, x.flatten(0, -2), self.up.weight.T, beta=QUICK_GELU, alpha=QUICK_GELU)
+        hidden = F.silu(hidden, inplace=True)
+        return torch.addmm(self.down.bias, hidden, self.down.weight.T, alpha=1 / QUICK_GELU).view(x.shape)
+
+
+class ReluMlp(Mlp):
+    """width -> hidden -> width through ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.down(F.relu(self.up(x), inplace=True))
+        return result
+
+
+class PreNormBlock(nn.Module):
+    """CLIP's residual block: x + attn(norm1 x), then x + mlp(norm2 x)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = QuickGeluMlp(width)
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        x = x + self.attn(self.norm1(x), causal=causal)
+        result: Tensor = x + self.mlp(self.norm2(x))
+        return result
+
+    def with_weights(self, x: Tensor, scale: LogitScale | None = None) -> tuple[Tensor, Tensor]:
+        """The same, with attention weights (B * heads, T, T) and optionally scaled attention logits."""
+        attended, weights = self.attn.with_weights(self.norm1(x), scale)
+        x = x + attended
+        return x + self.mlp(self.norm2(x)), weights
+
+
+class PostNormBlock(nn.Module):
+    """torch's `TransformerEncoderLayer` with its defaults: norm1(x + attn x), then norm2(x + mlp x)."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.mlp = ReluMlp(width, hidden)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        x = self.norm1(x + self.attn(x))
+        result: Tensor = self.norm2(x + self.mlp(x))
+        return result

@@ -1,0 +1,211 @@
+"""OpenAI CLIP's two towers (Radford et al. 2021, section 2.4), as its published code computes them.
+
+    pixels (B, 3, H, W) --ImageTower--> embedding (B, E), activations of chosen blocks (B, 1 + h*w, C)
+    ids (N, L)          --TextTower---> embedding (N, E)
+
+Both stop where nobody reads on: the image tower after the last block that is asked for, the text tower at the longest phrase's last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from math import isqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError, ImageError
+from .attention import LogitScale, PreNormBlock
+from .positions import resize_kernel, resize_table
+
+TEXT_TOKENS_AT_ONCE = 4096  # of a batch of phrases; bounds the memory that a thousand of them take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipVisionConfig:
+    """Sizes of a vision transformer; ``grid`` is the side of its square position table, in patches."""
+
+    width: int
+    layers: int
+    heads: int
+    patch: int
+    grid: int
+    embed: int
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, self.width, self.heads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTextConfig:
+    """Sizes of the text transformer; ``context`` is the longest phrase in tokens, start and end included."""
+
+    width: int
+    layers: int
+    heads: int
+    embed: int
+    context: int = 77
+    vocabulary: int = 49408
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, self.width, self.heads)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """What the image tower saw.
+
+    ``embedding`` (B, E), not normalised; None unless asked for. ``activations`` block -> the residual stream after it, (B, 1 + h * w, C),
+    class token first, no norm. ``weights`` block -> attention weights (B * heads, T, T). ``grid`` (h, w) in patches.
+    """
+
+    embedding: Tensor | None
+    grid: tuple[int, int]
+    activations: dict[int, Tensor] = field(default_factory=dict)
+    weights: dict[int, Tensor] = field(default_factory=dict)
+
+
+class ImageTower(nn.Module):
+    """CLIP's vision transformer for images of any size: positions are interpolated, a remainder smaller than a patch is not seen."""
+
+    def __init__(self, config: ClipVisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embedding = nn.Conv2d(3, config.width, config.patch, stride=config.patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
+        self.position_embedding = nn.Parameter(torch.randn(1 + config.grid**2, config.width) * config.width**-0.5)
+        self.norm_pre = nn.LayerNorm(config.width)
+        self.blocks = nn.ModuleList(PreNormBlock(config.width, config.heads) for _ in range(config.layers))
+        self.norm_post = nn.LayerNorm(config.width)
+        self.projection = nn.Parameter(torch.randn(config.width, config.embed) * config.width**-0.5)
+
+    def forward(
+        self,
+        pixels: Tensor,
+        *,
+        taps: Collection[int] = (),
+        embed: bool = True,
+        scale: LogitScale | None = None,
+        scaled: Collection[int] | None = None,
+        weights: Collection[int] = (),
+        stride: int | None = None,
+        square: bool = False,
+    ) -> ImageTokens:
+        """pixels (B, 3, H, W), normalised -> what was asked for.
+
+        Args:
+            taps: blocks, 0-based, whose activations are wanted.
+            embed: whether the image embedding is wanted; it needs every block.
+            scale: mask on the attention logits, its patches in row-major order of the grid.
+            scaled: blocks in which it acts; None: in all.
+            weights: blocks whose attention weights are wanted.
+            stride: patch size other than the learned one; the kernel is resized (CLIPSeg's ``n_tokens``).
+            square: read the row-major patches as a square grid whatever the image's shape, as CLIPSeg's published code does.
+
+        Raises:
+            ImageError: the image is smaller than one patch, or ``square`` and the number of patches is no square number.
+        """
+        x, grid = self.embed_patches(pixels, stride, square)
+        result = ImageTokens(None, grid)
+        last = len(self.blocks) - 1 if embed else max((*taps, *weights), default=-1)
+        for index, block in enumerate(self.blocks[: last + 1]):
+            mask = scale if scaled is None or index in scaled else None
+            if mask is None and index not in weights:
+                x = block(x)
+            else:
+                x, attended = block.with_weights(x, mask)
+                if index in weights:
+                    result.weights[index] = attended
+            if index in taps:
+                result.activations[index] = x
+        embedding = self.norm_post(x[:, 0]) @ self.projection if embed else None
+        return ImageTokens(embedding, grid, result.activations, result.weights)
+
+    def embed_patches(self, pixels: Tensor, stride: int | None = None, square: bool = False) -> tuple[Tensor, tuple[int, int]]:
+        """pixels (B, 3, H, W) -> the first block's input (B, 1 + h * w, C) and the grid (h, w)."""
+        size = stride or self.config.patch
+        if min(pixels.shape[-2:]) < size:
+            raise ImageError(f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads patches of {size}x{size}. Show it larger.")
+        patches = F.conv2d(pixels, resize_kernel(self.patch_embedding.weight, size), stride=size)
+        grid = (patches.shape[-2], patches.shape[-1])
+        if square:
+            grid = _as_square(grid)
+        tokens = patches.flatten(2).transpose(1, 2)  # (B, h*w, C)
+        tokens = torch.cat([self.class_embedding.expand(len(tokens), 1, -1), tokens], dim=1)
+        return self.norm_pre(tokens + resize_table(self.position_embedding, grid)), grid
+
+
+class TextTower(nn.Module):
+    """CLIP's causal text transformer; a phrase's embedding is read at its end token, the largest id."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.position_embedding = nn.Parameter(torch.randn(config.context, config.width) * 0.01)
+        self.blocks = nn.ModuleList(PreNormBlock(config.width, config.heads) for _ in range(config.layers))
+        self.norm_final = nn.LayerNorm(config.width)
+        self.projection = nn.Parameter(torch.randn(config.width, config.embed) * config.width**-0.5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (N, L) int64, L at most the context, padded with anything after the end token -> embeddings (N, E), not normalised.
+
+        Phrases of like length go together, so little of the work is padding; none of it changes the result, since attention is causal.
+        """
+        ends = ids.argmax(-1)
+        order = ends.argsort()
+        rows = [self._encode(ids[part], ends[part]) for part in _batches(order, ends)]
+        embeddings = torch.cat(rows) if rows else self.projection.new_zeros(0, self.projection.shape[1])
+        return embeddings[order.argsort()]
+
+    def tokens(self, ids: Tensor) -> Tensor:
+        """ids (N, L) -> the residual stream after the last block (N, L, W), no norm."""
+        x = self.token_embedding(ids) + self.position_embedding[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, causal=True)
+        return x
+
+    def _encode(self, ids: Tensor, ends: Tensor) -> Tensor:
+        x = self.tokens(ids[:, : int(ends.max()) + 1])
+        at_end = x[torch.arange(len(x), device=x.device), ends]
+        result: Tensor = self.norm_final(at_end) @ self.projection
+        return result
+
+
+class Clip(nn.Module):
+    """Both towers and the scale of their similarity: `image`, `text`, `logit_scale`."""
+
+    def __init__(self, image: ClipVisionConfig, text: ClipTextConfig) -> None:
+        super().__init__()
+        self.image = ImageTower(image)
+        self.text = TextTower(text)
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())  # CLIP paper, section 2.5; a loaded checkpoint brings its own
+
+    def similarity(self, image: Tensor, text: Tensor) -> Tensor:
+        """Embeddings (B, E) and (N, E) -> logits (B, N): scaled cosines."""
+        return self.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+
+
+def _batches(order: Tensor, ends: Tensor) -> list[Tensor]:
+    """Positions of phrases, sorted by length, cut into batches of at most `TEXT_TOKENS_AT_ONCE` tokens."""
+    parts: list[Tensor] = []
+    stop = len(order)
+    while stop:  # from the longest, whose length sets how many fit
+        start = max(0, stop - max(1, TEXT_TOKENS_AT_ONCE // (int(ends[order[stop - 1]]) + 1)))
+        parts.insert(0, order[start:stop])
+        stop = start
+    return parts
+
+
+def _as_square(grid: tuple[int, int]) -> tuple[int, int]:
+    side = isqrt(grid[0] * grid[1])
+    if side * side != grid[0] * grid[1]:
+        raise ImageError(f"A grid of {grid[0]}x{grid[1]} patches cannot be read as a square one. Stretch the photo to a square.")
+    return side, side
+
+
+def _check_sizes(config: object, width: int, heads: int) -> None:
+    if width % heads:
+        raise ConfigError(f"{type(config).__name__}: width ({width}) must be a multiple of heads ({heads}).")
