@@ -186,7 +186,7 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Their several tensors <-> our one: ``theirs`` names the parts in order, ``ours`` is their concatenation along dimension 0, equal parts."""
+    """Their several tensors <-> our one: ``theirs`` names the parts in order, ``ours`` joins them, equal parts, along dimension 0."""
 
     theirs: tuple[str, ...]
     ours: str
@@ -221,5 +221,10 @@ class Recipe:
     steps: int
     batch_size: int
     lr: float
+    warmup: int = 100  # steps
+    weight_decay: float = 0.01
+    clip: float = 1.0  # of the gradient's norm over all parameters
+    ema: float = 0.998  # decay of the averaged weights that are kept
+    save_every_s: float = 300.0  # seconds between checkpoints
     seed: int = 0
     options: Any = None

@@ -1,0 +1,145 @@
+"""One way in for all weight files: whatever the format, a flat mapping from names to tensors comes out, and no file runs code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from ..errors import UnsafeFile, WeightsError, WeightsNotFound
+from .archives import Archive, open_archive
+from .inert import Placeholder, TensorView
+
+WRAPPERS: Final = ("state_dict", "model", "model_state_dict", "module", "weights")  # under which training programs file their state dict
+SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # Hugging Face folders
+INDEX_FILES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+MAX_NAMES: Final = 1_000_000
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """Names and tensors of a checkpoint: safetensors, `torch.save` of any age, TorchScript, a sharded index, or a folder with one of them.
+
+    The format is told from the content. Tensors are views of the mapped file where the format allows it. Wrappers of training programs
+    (``{"state_dict": ...}``) and the ``module.`` prefix of data-parallel training are removed.
+
+    Raises:
+        WeightsNotFound: no such file.
+        UnsafeFile: a pickle that asks for code to be run, or an index that points outside its folder.
+        WeightsError: damaged, or no checkpoint; every message names the file.
+    """
+    path = Path(path)
+    try:
+        return _read(_inside(path))
+    except WeightsError as error:
+        error.args = (f"{path}: {error}",)
+        raise
+    except OSError as error:
+        raise WeightsNotFound(f"{path} cannot be read: {error.strerror or error}. Check the name and that the file may be read.") from None
+
+
+def _inside(path: Path) -> Path:
+    """The file that holds a folder's weights; a file is itself."""
+    if not path.is_dir():
+        return path
+    for name in (*SINGLE_FILES, *INDEX_FILES):
+        if (path / name).is_file():
+            return path / name
+    raise WeightsNotFound(f"The folder {path} holds none of {', '.join((*SINGLE_FILES, *INDEX_FILES))}. Name the weight files themselves.")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[:1] == b"{":
+        return _read_shards(path)
+    if start[8:9] == b"{":  # eight bytes of length, then the header
+        return _read_safetensors(path)
+    archive = open_archive(path)
+    if isinstance(archive.root, Placeholder) and archive.root.of.startswith("__torch__."):
+        return {name: archive.tensor(view) for name, view in _module_tensors(archive)}
+    return _named_tensors(archive)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
+        raise WeightsError(f"The safetensors file is damaged ({str(error)[:100]}). Get it again.") from None
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """The Hugging Face index of a checkpoint in several files: ``{"weight_map": {name: file}}``."""
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise WeightsError("This JSON file is no index of weight files (it has no 'weight_map' of names to files).") from None
+    result: dict[str, Tensor] = {}
+    for name in files:
+        if not isinstance(name, str) or name != Path(name).name or "\\" in name or name == index.name:
+            raise UnsafeFile(f"The index points to {str(name)[:100]!r}; shards lie beside their index. Nothing was loaded.")
+        result.update(read_weights(index.parent / name))
+    lost = [name for name in places if name not in result]
+    if lost:
+        raise WeightsError(f"The shards lack {len(lost)} tensors that their index names, such as {lost[0]}. Get them again.", missing=lost)
+    return result
+
+
+# --- state dicts inside other objects ---------------------------------------------------------------------------------------------------
+
+
+def _named_tensors(archive: Archive) -> dict[str, Tensor]:
+    found = _state_dict(archive.root)
+    strange = [str(name)[:60] for name, value in found.items() if not isinstance(name, str) or not isinstance(value, TensorView)]
+    if strange:
+        raise WeightsError(
+            f"The state dict holds {len(strange)} entries that are no tensors: {', '.join(strange[:6])}.", unexpected=strange
+        )
+    prefix = "module." if all(name.startswith("module.") for name in found) else ""
+    return {name.removeprefix(prefix): archive.tensor(view) for name, view in found.items()}
+
+
+def _state_dict(root: Any) -> Mapping[Any, Any]:
+    """The mapping that holds tensors: the object itself or what a training program wrapped around it."""
+    if isinstance(root, Mapping):
+        if any(isinstance(value, TensorView) for value in root.values()):
+            return root
+        for name in WRAPPERS:
+            inner = root.get(name)
+            if isinstance(inner, Mapping) and any(isinstance(value, TensorView) for value in inner.values()):
+                return inner
+    what = f"a pickled {root.of[:80]}" if isinstance(root, Placeholder) else f"a {type(root).__name__} without named tensors"
+    raise WeightsError(f"The file holds no state dict but {what}. Save `model.state_dict()` and name that file.")
+
+
+def _module_tensors(archive: Archive) -> Iterator[tuple[str, TensorView]]:
+    """Parameters and buffers of a TorchScript module by their dotted names: what its ``state_dict()`` would say."""
+    pending: list[tuple[str, Any]] = [("", archive.root)]
+    for _ in range(MAX_NAMES):
+        if not pending:
+            return
+        prefix, module = pending.pop()
+        if not isinstance(module, Placeholder) or not isinstance(module.state, Mapping):
+            continue
+        registered = _registered(module.of, archive.sources)
+        for name, value in module.state.items():
+            if isinstance(value, TensorView) and (registered is None or name in registered):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, Placeholder) and len(prefix) < 1000:
+                pending.append((f"{prefix}{name}.", value))
+    raise WeightsError("The TorchScript archive repeats its modules without end. Get it again.")
+
+
+def _registered(module: str, sources: Mapping[str, str]) -> Sequence[str] | None:
+    """Names of a class's parameters and buffers, which its source lists; other tensors (masks, constants) are not in a state dict."""
+    file, _, name = module.rpartition(".")
+    text = sources.get(f"{file.replace('.', '/')}.py", "")
+    body = re.search(rf"class {re.escape(name)}\(Module\):\n((?:  __\w+__ = \[[^\]]*\]\n)+)", text)
+    return re.findall(r'"([^"]+)"', body.group(1)) if body else None
