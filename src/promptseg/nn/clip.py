@@ -9,48 +9,19 @@ Both stop where nobody reads on: the image tower after the last block that is as
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isqrt
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ImageError
-from .attention import LogitScale, PreNormBlock
+from ..errors import ImageError
+from .attention import AttentionMask, PreNormBlock
+from .clip_config import ClipTextConfig, ClipVisionConfig
 from .positions import resize_kernel, resize_table
 
 TEXT_TOKENS_AT_ONCE = 4096  # of a batch of phrases; bounds the memory that a thousand of them take
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipVisionConfig:
-    """Sizes of a vision transformer; ``grid`` is the side of its square position table, in patches."""
-
-    width: int
-    layers: int
-    heads: int
-    patch: int
-    grid: int
-    embed: int
-
-    def __post_init__(self) -> None:
-        _check_sizes(self, self.width, self.heads)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipTextConfig:
-    """Sizes of the text transformer; ``context`` is the longest phrase in tokens, start and end included."""
-
-    width: int
-    layers: int
-    heads: int
-    embed: int
-    context: int = 77
-    vocabulary: int = 49408
-
-    def __post_init__(self) -> None:
-        _check_sizes(self, self.width, self.heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +34,8 @@ class ImageTokens:
 
     embedding: Tensor | None
     grid: tuple[int, int]
-    activations: dict[int, Tensor] = field(default_factory=dict)
-    weights: dict[int, Tensor] = field(default_factory=dict)
+    activations: dict[int, Tensor]
+    weights: dict[int, Tensor]
 
 
 class ImageTower(nn.Module):
@@ -87,8 +58,7 @@ class ImageTower(nn.Module):
         *,
         taps: Collection[int] = (),
         embed: bool = True,
-        scale: LogitScale | None = None,
-        scaled: Collection[int] | None = None,
+        mask: AttentionMask | None = None,
         weights: Collection[int] = (),
         stride: int | None = None,
         square: bool = False,
@@ -98,8 +68,7 @@ class ImageTower(nn.Module):
         Args:
             taps: blocks, 0-based, whose activations are wanted.
             embed: whether the image embedding is wanted; it needs every block.
-            scale: mask on the attention logits, its patches in row-major order of the grid.
-            scaled: blocks in which it acts; None: in all.
+            mask: what the attention logits are multiplied with.
             weights: blocks whose attention weights are wanted.
             stride: patch size other than the learned one; the kernel is resized (CLIPSeg's ``n_tokens``).
             square: read the row-major patches as a square grid whatever the image's shape, as CLIPSeg's published code does.
@@ -108,20 +77,20 @@ class ImageTower(nn.Module):
             ImageError: the image is smaller than one patch, or ``square`` and the number of patches is no square number.
         """
         x, grid = self.embed_patches(pixels, stride, square)
-        result = ImageTokens(None, grid)
+        factors = mask.factors(grid, self.config.heads) if mask else None
+        seen: dict[int, Tensor] = {}
+        attended: dict[int, Tensor] = {}
         last = len(self.blocks) - 1 if embed else max((*taps, *weights), default=-1)
         for index, block in enumerate(self.blocks[: last + 1]):
-            mask = scale if scaled is None or index in scaled else None
-            if mask is None and index not in weights:
-                x = block(x)
+            masked = mask is not None and (mask.blocks is None or index in mask.blocks)
+            if masked or index in weights:
+                x, attention = block.with_weights(x, factors if masked else None)
+                attended |= {index: attention} if index in weights else {}
             else:
-                x, attended = block.with_weights(x, mask)
-                if index in weights:
-                    result.weights[index] = attended
-            if index in taps:
-                result.activations[index] = x
+                x = block(x)
+            seen |= {index: x} if index in taps else {}
         embedding = self.norm_post(x[:, 0]) @ self.projection if embed else None
-        return ImageTokens(embedding, grid, result.activations, result.weights)
+        return ImageTokens(embedding, grid, seen, attended)
 
     def embed_patches(self, pixels: Tensor, stride: int | None = None, square: bool = False) -> tuple[Tensor, tuple[int, int]]:
         """pixels (B, 3, H, W) -> the first block's input (B, 1 + h * w, C) and the grid (h, w)."""
@@ -204,8 +173,3 @@ def _as_square(grid: tuple[int, int]) -> tuple[int, int]:
     if side * side != grid[0] * grid[1]:
         raise ImageError(f"A grid of {grid[0]}x{grid[1]} patches cannot be read as a square one. Stretch the photo to a square.")
     return side, side
-
-
-def _check_sizes(config: object, width: int, heads: int) -> None:
-    if width % heads:
-        raise ConfigError(f"{type(config).__name__}: width ({width}) must be a multiple of heads ({heads}).")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ...contracts import Preprocess
 from ...errors import ConfigError
-from ...nn.clip import ClipTextConfig, ClipVisionConfig
+from ...nn.clip_config import ClipTextConfig, ClipVisionConfig
 
 
 def _vit_b16() -> ClipVisionConfig:
@@ -46,7 +46,9 @@ class ClipSegConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", tuple(self.taps))  # lists come out of config.json
         if self.upsample:
-            raise ConfigError("upsample puts a convolution of reduce_dim channels behind a head of one channel: it never worked. Leave it out.")
+            raise ConfigError(
+                "upsample puts a convolution of reduce_dim channels behind a head of one channel: it never worked. Leave it out."
+            )
         if not self.taps or sorted(set(self.taps)) != sorted(self.taps) or not 0 < min(self.taps) <= max(self.taps) < self.image.layers:
             raise ConfigError(f"taps are distinct image-tower blocks, 1 to {self.image.layers - 1}, not {self.taps}.")
         if not 0 <= self.cond_layer < len(self.taps):
