@@ -6,6 +6,7 @@ border, so neither side of the mask is taken to go on there: shrinking does not 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 
-__all__ = ["Parts", "distance", "feather", "fill_holes", "grow", "parts", "shrink"]
+__all__ = ["Parts", "checked_radius", "distance", "feather", "fill_holes", "grow", "parts", "shrink"]
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
@@ -43,10 +44,17 @@ class Parts:
     def select(self, wanted: BoolArray) -> BoolArray:
         """(H, W) bool of the parts for which ``wanted`` (count,) is True."""
         chosen = wanted[self.part]
-        change = np.zeros((self.shape[0], self.shape[1] + 1), dtype=np.int8)  # +1 where a run starts, -1 where it ends
-        change[self.row[chosen], self.start[chosen]] = 1
-        change[self.row[chosen], self.end[chosen]] -= 1
-        return np.cumsum(change[:, :-1], axis=1, dtype=np.int8).view(np.bool_)
+        return _fill(self.shape, self.row[chosen], self.start[chosen], self.end[chosen])
+
+    def crops(self, wanted: Iterable[int]) -> Iterator[tuple[BoolArray, tuple[int, int]]]:
+        """For every wanted part its own small mask and the place (x, y) of that mask's upper left pixel."""
+        order = np.argsort(self.part, kind="stable")
+        bounds = np.searchsorted(self.part[order], np.arange(len(self) + 1))
+        for part in wanted:
+            runs = order[bounds[part] : bounds[part + 1]]
+            top, left = int(self.row[runs[0]]), int(self.start[runs].min())
+            shape = (int(self.row[runs[-1]]) - top + 1, int(self.end[runs].max()) - left)
+            yield _fill(shape, self.row[runs] - top, self.start[runs] - left, self.end[runs] - left), (left, top)
 
     def part_of(self, row: Ints, column: Ints) -> Ints:
         """The parts of given mask pixels."""
@@ -82,12 +90,12 @@ def fill_holes(mask: BoolArray) -> BoolArray:
 
 def grow(mask: BoolArray, px: float) -> BoolArray:
     """Pixels at most ``px`` from the mask: dilation with a disc."""
-    return distance(mask, _radius(px)) <= px
+    return distance(mask, checked_radius(px)) <= px
 
 
 def shrink(mask: BoolArray, px: float) -> BoolArray:
     """Mask pixels more than ``px`` from the background: erosion with a disc."""
-    return distance(~mask, _radius(px)) > px
+    return distance(~mask, checked_radius(px)) > px
 
 
 def feather(mask: BoolArray, px: float) -> NDArray[np.float32]:
@@ -95,7 +103,7 @@ def feather(mask: BoolArray, px: float) -> NDArray[np.float32]:
 
     The edge runs between pixels, half a pixel from their centres, so ``feather(mask, px) > 0.5`` is the mask again.
     """
-    if _radius(px) == 0:
+    if checked_radius(px) == 0:
         return mask.astype(np.float32)
     reach = px + 1
     inside = distance(~mask, reach) - np.float32(0.5)
@@ -143,7 +151,12 @@ def _reach_box(mask: BoolArray, limit: float) -> tuple[slice, slice] | None:
     return slice(max(rows[0] - margin, 0), rows[-1] + margin + 1), slice(max(columns[0] - margin, 0), columns[-1] + margin + 1)
 
 
-def _radius(px: float) -> float:
+def checked_radius(px: float) -> float:
+    """``px`` itself.
+
+    Raises:
+        ConfigError: it is negative, not a number or beyond a thousand pixels.
+    """
     if not 0 <= px <= MAX_RADIUS:
         raise ConfigError(f"A distance to grow, shrink or feather by lies in 0..{MAX_RADIUS} pixels, not {px}.")
     return px
@@ -156,6 +169,14 @@ def _runs(mask: BoolArray) -> tuple[Ints, Ints, Ints]:
     padded[:, 1:-1] = mask
     row, column = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), width + 1)
     return row[::2], column[::2], column[1::2]
+
+
+def _fill(shape: tuple[int, int], row: Ints, start: Ints, end: Ints) -> BoolArray:
+    """The mask of given runs."""
+    change = np.zeros((shape[0], shape[1] + 1), dtype=np.int8)  # +1 where a run starts, -1 where it ends
+    change[row, start] = 1
+    change[row, end] -= 1
+    return np.cumsum(change[:, :-1], axis=1, dtype=np.int8).view(np.bool_)
 
 
 def _roots(count: int, a: Ints, b: Ints) -> Ints:

@@ -37,16 +37,18 @@ class Rle:
             raise ImageError(f"The runs cover {covered} pixels, but {self.size[1]}x{self.size[0]} are {pixels}; the file is damaged.")
 
     @classmethod
-    def encode(cls, mask: NDArray[np.bool_]) -> Rle:
-        """(H, W) bool -> runs."""
-        height, width = mask.shape
+    def encode(cls, mask: NDArray[np.bool_], size: Size | None = None, corner: tuple[int, int] = (0, 0)) -> Rle:
+        """(h, w) bool -> runs of a mask of ``size`` (H, W), by default its own, in which its upper left pixel lies at ``corner`` (x, y)."""
+        height, width = size or mask.shape
         # Changes down a column are found row by row, as the memory lies; only the few places where something changes are put in order.
-        row, column = np.divmod(np.flatnonzero(mask[1:] != mask[:-1]), width)
-        inside = column * height + row + 1
-        wrap = (np.flatnonzero(mask[0, 1:] != mask[-1, :-1]) + 1) * height  # from the foot of a column to the head of the next
-        changes = np.concatenate([inside, wrap])
+        padded = np.zeros((mask.shape[0] + 2, mask.shape[1]), dtype=np.bool_)
+        padded[1:-1] = mask
+        row, column = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), mask.shape[1])
+        changes = (column + corner[0]) * height + row + corner[1]
         changes.sort()
-        edges = np.concatenate([[0] if mask[0, 0] else [], changes, [height * width]]).astype(np.int64)
+        goes_on = changes[1:] == changes[:-1]  # a run that ends at the foot of a column and starts again at the head of the next
+        changes = changes[~(np.append(goes_on, False) | np.insert(goes_on, 0, False))] if goes_on.any() else changes
+        edges = np.concatenate([changes, [] if len(changes) and changes[-1] == height * width else [height * width]]).astype(np.int64)
         return cls((height, width), np.diff(edges, prepend=0).astype(np.uint32))
 
     def decode(self) -> NDArray[np.bool_]:

@@ -1,0 +1,228 @@
+"""One label per pixel: semantic and panoptic maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .contracts import Size
+from .drawing import Colour, palette, palette_png
+from .errors import ConfigError, DataError, ImageError
+from .exports import Exports
+from .masks import Mask, png
+from .prompts import Text
+from .sources import LabelSource
+from .storage import read_index
+
+if TYPE_CHECKING:
+    from .prompts import ImageInput
+    from .results import Masks
+
+__all__ = ["PanopticMap", "Segment", "SemanticMap"]
+
+FloatArray = NDArray[np.float32]
+LABELS_PNG = "labels.png"
+
+
+class LabelMap(Exports):
+    """What both maps share: an index per pixel, -1 where nothing is, into a list of regions with names and scores."""
+
+    def __init__(self, index: NDArray[Any], names: Sequence[str], scores: Sequence[float] | FloatArray, photo: Any, model: str) -> None:
+        array = np.asarray(index)
+        if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+            raise ImageError(f"A label map is an array of integers (H, W), not {array.dtype} {array.shape}.")
+        if int(array.min()) < -1 or int(array.max()) >= len(names):
+            raise ImageError(
+                f"The label map holds {array.min()}..{array.max()}; with {len(names)} names its values are -1..{len(names) - 1}."
+            )
+        if len(scores) != len(names):
+            raise ConfigError(f"There are {len(scores)} scores for {len(names)} names.")
+        self._index: NDArray[np.integer] = array.astype(np.int16 if len(names) < 32768 else np.int32, copy=False)
+        self._names = tuple(names)
+        self.scores = np.asarray(scores, dtype=np.float32)
+        self.size: Size = (array.shape[0], array.shape[1])
+        self.photo, self.model = photo, model
+
+    @cached_property
+    def areas(self) -> NDArray[np.int64]:
+        """(C,) pixels per class or segment."""
+        counts = np.zeros(len(self._names) + 1, dtype=np.int64)
+        for row in self._index:
+            counts += np.bincount(row + 1, minlength=len(counts))
+        return counts[1:]
+
+    @cached_property
+    def masks(self) -> Masks:
+        """The regions that have pixels, one `Mask` each, in the order of their index."""
+        from .results import Masks
+
+        masks = [
+            Mask(LabelSource(self._index, index), Text(self._names[index]), presence=float(self.scores[index])) for index in self._shown
+        ]
+        return Masks(masks, self.size, photo=self.photo, model=self.model)
+
+    @property
+    def boxes(self) -> FloatArray:
+        """(K, 4) float32 x0, y0, x1, y1, half-open pixels, one per mask."""
+        return self.masks.boxes
+
+    @cached_property
+    def _shown(self) -> list[int]:
+        shown: list[int] = np.flatnonzero(self.areas).tolist()
+        return shown
+
+    def to_png(self) -> bytes:
+        """The map as one PNG: value + 1, so that 0 is nothing; with a palette up to 255 regions, beyond that 16-bit grey."""
+        return png(palette_png(self._index, self._palette()))
+
+    def to_numpy(self, *, force: bool = False) -> NDArray[Any]:
+        """The map, (H, W) integer, -1 where nothing is; ``force`` changes nothing, since a map is never large."""
+        return self._index
+
+    def _masks(self) -> Sequence[Mask]:
+        return self.masks
+
+    def _palette(self) -> list[Colour]:
+        return palette(len(self._names))
+
+    def _colours(self) -> list[Colour]:
+        colours = self._palette()
+        return [colours[index] for index in self._shown]
+
+    def _index_head(self, folder: Path) -> dict[str, Any]:
+        (folder / LABELS_PNG).write_bytes(self.to_png())
+        return super()._index_head(folder) | {"scores": [float(score) for score in self.scores]}
+
+
+class SemanticMap(LabelMap):
+    """One class per pixel.
+
+    Attributes:
+        classes: C names.
+        scores: (C,) float32, mean probability of each class over its pixels, 0 where it has none.
+    """
+
+    INDEX: ClassVar[str] = "semantic.json"
+
+    def __init__(
+        self,
+        labels: NDArray[Any],
+        classes: Sequence[str],
+        *,
+        scores: Sequence[float] | FloatArray | None = None,
+        photo: ImageInput | None = None,
+        model: str = "",
+    ) -> None:
+        """``labels``: (H, W) integer index into ``classes``, -1 where nothing is. ``scores`` None: 1 for every class.
+
+        Raises:
+            ImageError: the labels are no such array.
+            ConfigError: scores and classes differ in number.
+        """
+        super().__init__(labels, classes, [1.0] * len(classes) if scores is None else scores, photo, model)
+        self.classes = self._names
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SemanticMap:
+        """Read back a folder that `save` wrote.
+
+        Raises:
+            DataError: nothing is there, or it is damaged or another kind of result.
+        """
+        head = read_index(Path(path), "SemanticMap", cls.INDEX)
+        labels = _read_labels(Path(path), head)
+        return cls(labels, head["classes"], scores=head["scores"], photo=head["photo"], model=head["model"])
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(H, W) integer index into ``classes``, -1 where nothing is."""
+        return self._index
+
+    def __repr__(self) -> str:
+        found = [self.classes[index] for index in self._shown[:8]]
+        return f"SemanticMap({self.size[1]}x{self.size[0]} pixels, {len(self._shown)} of {len(self.classes)} classes: {found})"
+
+    def _classes(self) -> tuple[tuple[str, ...], Sequence[int]]:
+        return self.classes, self._shown
+
+    def _index_head(self, folder: Path) -> dict[str, Any]:
+        return super()._index_head(folder) | {"classes": list(self.classes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One region of a panoptic map: the name of its class, whether it is a countable thing, and its score, 0..1."""
+
+    label: str
+    thing: bool
+    score: float = 1.0
+
+
+class PanopticMap(LabelMap):
+    """One segment per pixel: things one by one, stuff as a whole.
+
+    Attributes:
+        segments: what the index means.
+        classes: the names that occur; exports number them in this order.
+    """
+
+    INDEX: ClassVar[str] = "panoptic.json"
+
+    def __init__(self, index: NDArray[Any], segments: Sequence[Segment], *, photo: ImageInput | None = None, model: str = "") -> None:
+        """``index``: (H, W) integer index into ``segments``, -1 where nothing is.
+
+        Raises:
+            ImageError: the index is no such array.
+        """
+        super().__init__(index, [segment.label for segment in segments], [segment.score for segment in segments], photo, model)
+        self.segments = tuple(segments)
+        self.classes = tuple(dict.fromkeys(self._names))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PanopticMap:
+        """Read back a folder that `save` wrote.
+
+        Raises:
+            DataError: nothing is there, or it is damaged or another kind of result.
+        """
+        head = read_index(Path(path), "PanopticMap", cls.INDEX)
+        index = _read_labels(Path(path), head)
+        return cls(index, [Segment(**segment) for segment in head["segments"]], photo=head["photo"], model=head["model"])
+
+    @property
+    def labels(self) -> list[str]:
+        """The class of each segment."""
+        return [segment.label for segment in self.segments]
+
+    def __repr__(self) -> str:
+        return f"PanopticMap({self.size[1]}x{self.size[0]} pixels, {len(self.segments)} segments: {self.labels[:8]})"
+
+    def _classes(self) -> tuple[tuple[str, ...], Sequence[int]]:
+        return self.classes, [self.classes.index(self._names[index]) for index in self._shown]
+
+    def _colours(self) -> list[Colour]:
+        colours = self._palette()  # one per segment: two dogs are told apart
+        return [colours[index] for index in self._shown]
+
+    def _index_head(self, folder: Path) -> dict[str, Any]:
+        return super()._index_head(folder) | {"segments": [asdict(segment) for segment in self.segments]}
+
+
+def _read_labels(path: Path, head: dict[str, Any]) -> NDArray[np.int32]:
+    file = (path if path.is_dir() else path.parent) / LABELS_PNG
+    try:
+        with Image.open(file, formats=("PNG",)) as picture:
+            values = np.asarray(picture)
+    except Exception as error:
+        raise DataError(f"{file} cannot be read: {error}. Save the result again.") from error
+    if list(values.shape) != head["size"]:
+        raise DataError(f"{file} is {values.shape} pixels, the index says {head['size']}. Save the result again.")
+    return values.astype(np.int32) - 1

@@ -1,0 +1,112 @@
+"""Reading results back: the index files that `save` writes, and ``.npz``."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .errors import DataError, PromptSegError
+from .masks import Mask
+from .prompts import Box, Classes, Points, Prompt, Scribble, Text
+from .rle import Rle
+from .sources import RunSource
+
+__all__ = ["index_entry", "read_index", "read_masks"]
+
+WHOLE = {"Text": Text, "Points": Points, "Box": Box, "Scribble": Scribble, "Classes": Classes}  # prompts that JSON holds completely
+
+
+def index_entry(mask: Mask) -> dict[str, Any]:
+    """What an index needs to give the mask back: its prompt, its runs and from which score it counts as present."""
+    kind = type(mask.prompt).__name__
+    prompt = {"type": kind} | (asdict(mask.prompt) if kind in WHOLE else {})
+    counts = mask.runs.to_string()
+    return {
+        "prompt": prompt,
+        "presence_threshold": mask.presence_threshold,
+        "segmentation": {"size": list(mask.size), "counts": counts},
+    }
+
+
+def read_masks(path: Path, kind: str, name: str) -> tuple[list[Mask], dict[str, Any]]:
+    """The masks of a saved folder, index file or ``.npz``, and the index's head with ``labels``, the class of every mask.
+
+    Raises:
+        DataError: nothing is there, or it is damaged or another kind of result.
+    """
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    head = read_index(path, kind, name)
+    try:
+        entries = head.pop("masks")
+        return [_mask(entry) for entry in entries], head | {"labels": [entry["class"] for entry in entries]}
+    except (KeyError, TypeError, ValueError, PromptSegError) as error:
+        raise DataError(f"{path} is damaged: {error!r}. Save the result again.") from error
+
+
+def read_index(path: Path, kind: str, name: str) -> dict[str, Any]:
+    """The index of a saved folder, whole.
+
+    Raises:
+        DataError: nothing is there, it is no JSON, or another kind of result.
+    """
+    file = path / name if path.is_dir() else path
+    try:
+        head = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}); give a folder that save() wrote, or its {name}.") from error
+    except ValueError as error:
+        raise DataError(f"{file} is damaged: {error}. Save the result again.") from error
+    found = head.get("kind") if isinstance(head, dict) else None
+    if found != kind:
+        raise DataError(f"{file} holds {found or 'something else'}, not {kind}" + (f"; read it with {found}.load()." if found else "."))
+    return dict(head)
+
+
+def _mask(entry: dict[str, Any]) -> Mask:
+    runs = Rle.from_string(entry["segmentation"]["counts"], (entry["segmentation"]["size"][0], entry["segmentation"]["size"][1]))
+    fields = dict(entry["prompt"])
+    make = WHOLE.get(fields.pop("type"))
+    prompt: Prompt = Text(entry["label"]) if make is None else make(**{name: _tuples(value) for name, value in fields.items()})
+    return Mask(RunSource(runs), prompt, presence=entry["score"], presence_threshold=entry["presence_threshold"])
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that prompts hold."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _read_npz(path: Path) -> tuple[list[Mask], dict[str, Any]]:
+    """Mask by mask, never all of them at once."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            with archive.open("labels.npy") as file:
+                labels = np.lib.format.read_array(file, allow_pickle=False)
+            with archive.open("scores.npy") as file:
+                scores = np.lib.format.read_array(file, allow_pickle=False)
+            with archive.open("classes.npy") as file:
+                classes = np.lib.format.read_array(file, allow_pickle=False)
+            with archive.open("masks.npy") as file:
+                runs, size = _read_runs(file)
+        rows = zip(runs, labels.tolist(), scores.tolist(), strict=True)
+        masks = [Mask(RunSource(one), Text(label), presence=score) for one, label, score in rows]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, PromptSegError) as error:
+        raise DataError(f"{path} cannot be read as a saved result: {error}") from error
+    return masks, {"size": size, "labels": classes.tolist()}
+
+
+def _read_runs(file: IO[bytes]) -> tuple[list[Rle], tuple[int, int]]:
+    np.lib.format.read_magic(file)
+    (count, height, width), _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype != np.bool_:
+        raise ValueError(f"masks are of type {dtype}, not bool")
+    runs = []
+    for _ in range(count):
+        data = file.read(height * width)
+        runs.append(Rle.encode(np.frombuffer(data, dtype=np.bool_).reshape(height, width)))
+    return runs, (height, width)
