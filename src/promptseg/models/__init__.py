@@ -1,1 +1,34 @@
+"""The families: one folder each, one line each in the table below. A module is imported when its family is first used.
 
+A family's module offers ``Model``, the network (`contracts.Network`).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from ..errors import UnknownModel
+
+FAMILIES: dict[str, str] = {
+    "clipseg": "promptseg.models.clipseg",
+    "pocket": "promptseg.models.pocket",
+}
+
+
+def family(name: str) -> ModuleType:
+    """The module of a family.
+
+    Raises:
+        UnknownModel: no such family.
+    """
+    if name not in FAMILIES:
+        raise UnknownModel(name, tuple(FAMILIES))
+    return import_module(FAMILIES[name])
+
+
+def __getattr__(name: str) -> ModuleType:
+    """``promptseg.models.clipseg`` without importing it first."""
+    if name in FAMILIES:
+        return family(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,23 +16,24 @@ QUICK_GELU = 1.702  # x * sigmoid(1.702 x) approximates GELU (CLIP code, model.p
 
 
 @dataclass(frozen=True, slots=True)
-class LogitScale:
+class AttentionMask:
     """Attention logits times a mask before the softmax (CLIPSeg code): a masked place gets the logit 0, not minus infinity.
 
-    ``mask`` (B, P) over the P patch tokens. ``kind`` "cls_token": the class token's row only; "all": every patch's row; in both the class
-    token's column stays as it is.
+    ``mask`` (B, h, w) at any resolution. ``kind`` "cls_token": acts where the class token looks at patches; "all": where patches look at
+    patches. ``blocks``, 0-based, in which it acts; None: in all.
     """
 
     mask: Tensor
     kind: Literal["cls_token", "all"]
+    blocks: tuple[int, ...] | None = None
 
-    def factors(self, heads: int) -> Tensor:
-        """(B * heads, T, T) to multiply logits of the order b0h0, b0h1, ... with.
+    def factors(self, grid: tuple[int, int], heads: int) -> Tensor:
+        """What to multiply logits with: (B * heads, T, T), T = 1 + h * w of the grid, to which the mask is resized (nearest).
 
-        The published code lays the masks out as b0, b1, ..., b0, b1, ... instead: with more than one image, heads use the masks of other
-        images. Kept, for the published figures; encode images one by one where each must have its own mask.
+        Logits lie as b0h0, b0h1, ...; the published code lays the masks out as b0, b1, ..., b0, b1, ... So with more than one image, heads
+        use the masks of other images. Kept, for the published figures: encode images one by one where each must have its own mask.
         """
-        mask = self.mask.repeat(heads, 1)
+        mask = F.interpolate(self.mask[:, None].float(), size=grid, mode="nearest").flatten(1).repeat(heads, 1)
         factors = mask.new_ones(len(mask), mask.shape[1] + 1, mask.shape[1] + 1)
         rows = slice(0, 1) if self.kind == "cls_token" else slice(1, None)
         factors[:, rows, 1:] = mask[:, None]
@@ -53,14 +54,14 @@ class Attention(nn.Module):
         q, k, v = self._split(x)
         return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
 
-    def with_weights(self, x: Tensor, scale: LogitScale | None = None) -> tuple[Tensor, Tensor]:
-        """The same without fusion: also the weights (B * heads, T, T), ordered b0h0, b0h1, ..."""
+    def with_weights(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same without fusion, the logits times ``factors`` (B * heads, T, T); also the weights, (B * heads, T, T), b0h0, b0h1, ..."""
         q, k, v = self._split(x)
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if scale is not None:
-            logits = logits * scale.factors(self.heads).to(logits.dtype).view(logits.shape)
+        logits = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
+        if factors is not None:
+            logits = logits * factors.view(logits.shape)
         weights = logits.softmax(-1)
-        return self._join(weights @ v), weights.flatten(0, 1)
+        return self._join(weights.to(v.dtype) @ v), weights.flatten(0, 1)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, T, C / heads)
@@ -117,9 +118,9 @@ class PreNormBlock(nn.Module):
         result: Tensor = x + self.mlp(self.norm2(x))
         return result
 
-    def with_weights(self, x: Tensor, scale: LogitScale | None = None) -> tuple[Tensor, Tensor]:
-        """The same, with attention weights (B * heads, T, T) and optionally scaled attention logits."""
-        attended, weights = self.attn.with_weights(self.norm1(x), scale)
+    def with_weights(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same, with attention weights (B * heads, T, T) and attention logits times ``factors``."""
+        attended, weights = self.attn.with_weights(self.norm1(x), factors)
         x = x + attended
         return x + self.mlp(self.norm2(x)), weights
 
