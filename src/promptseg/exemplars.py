@@ -1,0 +1,61 @@
+"""Exemplars as a user gives them (paths, boxes, "in this photo") -> exemplars as networks take them: two arrays. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from . import images
+from .errors import PromptError
+from .prompts import Blend, Exemplar, Prompt
+
+__all__ = ["decode_exemplars", "needs_photo"]
+
+
+def needs_photo(prompt: Prompt) -> bool:
+    """Whether the prompt points into the photo that is being segmented, so that it means something else for every photo."""
+    if isinstance(prompt, Blend):
+        return needs_photo(prompt.exemplar)
+    return isinstance(prompt, Exemplar) and prompt.image is None
+
+
+def decode_exemplars(prompts: Sequence[Prompt], photo: np.ndarray | None) -> tuple[Prompt, ...]:
+    """The same prompts with every exemplar's image uint8 (H, W, 3) and mask bool (H, W); a box becomes a mask, neither means everywhere.
+
+    Raises:
+        PromptError: the region is empty or lies outside its photo, or ``photo`` is None and a prompt needs it.
+        ImageError: the exemplar's photo or mask cannot be read, or the mask has another size than its photo.
+    """
+    return tuple(_decode(prompt, photo) for prompt in prompts)
+
+
+def _decode(prompt: Prompt, photo: np.ndarray | None) -> Prompt:
+    if isinstance(prompt, Blend):
+        return replace(prompt, exemplar=_decode_exemplar(prompt.exemplar, photo))
+    return _decode_exemplar(prompt, photo) if isinstance(prompt, Exemplar) else prompt
+
+
+def _decode_exemplar(exemplar: Exemplar, photo: np.ndarray | None) -> Exemplar:
+    image = photo if exemplar.image is None else images.load(exemplar.image)
+    if image is None:
+        raise PromptError(
+            "This exemplar is a region of the photo being segmented and cannot be encoded before it is known. "
+            "Give its photo, Exemplar(image, ...), or hand the exemplar to the call itself."
+        )
+    mask = _region(exemplar, image.shape[0], image.shape[1])
+    if not mask.any():
+        raise PromptError("The exemplar's region is empty: no pixel of its photo is marked. Mark the thing that is to be found.")
+    return replace(exemplar, image=image, mask=mask, box=None)
+
+
+def _region(exemplar: Exemplar, height: int, width: int) -> np.ndarray:
+    """(H, W) bool; a box covers every pixel that it touches."""
+    if exemplar.mask is not None:
+        return images.load_mask(exemplar.mask, (height, width))
+    mask = np.zeros((height, width), bool)
+    x0, y0, x1, y1 = (max(edge, 0) for edge in exemplar.box or (0, 0, width, height))
+    mask[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)] = True
+    return mask

@@ -1,0 +1,356 @@
+"""Photos and prompts in, results out: the object that most users need, and the only one that knows both files and networks.
+
+>>> segmenter = promptseg.load("pocket")
+>>> masks = segmenter("photo.jpg", ["a dog", "the grass"])
+>>> photo = segmenter.embed_image("photo.jpg")     # encode once,
+>>> masks = segmenter(photo, "a ball")             # ask as often as you like
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+
+import torch
+
+from . import zoo
+from .batching import in_batches
+from .contracts import Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task
+from .devices import choose_device, choose_precision
+from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
+from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
+from .exemplars import decode_exemplars, needs_photo
+from .inference import Runner
+from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text, as_prompts
+from .results import Masks, SemanticMap
+from .semantics import Background, ClassNames, Contest
+from .sources import Upsample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .prompts import ImageInput
+
+    Photo: TypeAlias = ImageInput | ImageEmbedding
+
+Result = TypeVar("Result")
+Prompts: TypeAlias = str | Prompt | Sequence[str | Prompt] | PromptEmbedding
+
+KINDS: dict[type, PromptKind] = {
+    Text: "text",
+    Exemplar: "exemplar",
+    Blend: "blend",
+    Points: "points",
+    Box: "box",
+    Scribble: "scribble",
+    MaskPrompt: "mask",
+    Classes: "classes",
+}
+
+__all__ = ["Segmenter", "load"]
+
+
+def load(name: str | PathLike[str] = "pocket", *, device: str = "auto", precision: str = "auto", card: str | None = None) -> Segmenter:
+    """A ready segmenter: the model of a card, of a checkpoint folder, or of a bare published file.
+
+    ``name``: a card's name (`promptseg models` lists them), a folder in our format, or an official file, which needs its ``card``.
+    ``device``: "auto", "cpu", "cuda", "cuda:1", "mps". ``precision``: "auto", "float32", "bfloat16", "float16"; see `devices`.
+
+    Raises:
+        UnknownModel: no such card, folder or file.
+        WeightsNotFound: the card is known, its weights are not here; the message says how to get them.
+        WeightsError: the file does not hold exactly the tensors that the card's model needs.
+        ConfigError: the device or the precision does not exist.
+    """
+    model, found = zoo.load(name, card=card)
+    return Segmenter(model, found, device=device, precision=precision)
+
+
+class Segmenter:
+    """Answers prompts about photos with one model.
+
+    A photo is a path, bytes, a PIL image, NumPy (H, W, 3) uint8, torch (3, H, W) or an `ImageEmbedding`; a list of them gives a list of
+    results. Features of the last photos and of prompts are remembered by content, so further questions cost only the decoder. Threads may
+    share a segmenter. ``model`` itself is moved to the device, cast, and set to evaluation.
+
+    ``batch_size``: photos of equal input shape that go through the network together; out of memory halves it with a warning.
+    """
+
+    def __init__(self, model: Any, card: Card, *, device: str = "auto", precision: str = "auto", batch_size: int = 8) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is a number of photos, at least 1, not {batch_size}.")
+        place = choose_device(device)
+        self.model, self.card, self.batch_size = model, card, batch_size
+        self._runner = Runner(model, card, place, choose_precision(precision, place))
+        self._encoder = PromptEncoder(model.encode_prompts)
+        model.to(device=place, dtype=self._runner.dtype).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._runner.device
+
+    @property
+    def precision(self) -> str:
+        """The format of weights and activations: "float32", "bfloat16" or "float16"."""
+        return str(self._runner.dtype).removeprefix("torch.")
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.card.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
+
+    def to(self, device: str) -> Segmenter:
+        """Move the model; embeddings made before stay valid. Not while another thread is asking."""
+        self._runner.device = choose_device(device)
+        self.model.to(device=self.device)
+        self._runner.features.clear()
+        self._encoder.cache.clear()
+        return self
+
+    # --- questions ----------------------------------------------------------------------------------------------------------------------
+
+    @overload
+    def __call__(
+        self,
+        image: list[Photo],
+        prompts: Prompts,
+        *,
+        negative: Prompts | None = None,
+        threshold: float | None = None,
+        upsample: Upsample = "bilinear",
+        options: Options | None = None,
+    ) -> list[Masks]: ...
+    @overload
+    def __call__(
+        self,
+        image: Photo,
+        prompts: Prompts,
+        *,
+        negative: Prompts | None = None,
+        threshold: float | None = None,
+        upsample: Upsample = "bilinear",
+        options: Options | None = None,
+    ) -> Masks: ...
+    def __call__(
+        self,
+        image: Photo | list[Photo],
+        prompts: Prompts,
+        *,
+        negative: Prompts | None = None,
+        threshold: float | None = None,
+        upsample: Upsample = "bilinear",
+        options: Options | None = None,
+    ) -> Masks | list[Masks]:
+        """One mask per prompt, in prompt order; none, one or a thousand prompts.
+
+        ``negative``: what must not be in the masks; a pixel where one of these is more probable than the prompt is left out.
+        ``threshold``: probability, 0..1, above which a pixel belongs to the mask; None is the card's. ``upsample``: how logits grow to the
+        photo's size: "bilinear", or "guided" by the photo's own edges. ``options``: how the photo is shown, such as in tiles.
+
+        Raises:
+            ImageError: a photo cannot be read.
+            PromptError, UnsupportedPrompt: a prompt is empty, does not fit its photo, or is of a kind that the model does not take.
+            ConfigError: threshold, upsample or options are impossible.
+            MemoryLimitError: not even one photo fits into memory.
+            NumericalError: the model computed something that is not a number.
+        """
+        self._require("masks")
+        asked, unwanted = self._question(prompts), self._question(() if negative is None else negative)
+
+        def masks(photo: ImageInput, size: Size, answer: DenseLogits) -> Masks:
+            logits = answer.logits[0]
+            return Masks.from_logits(
+                logits[: len(asked)],
+                size,
+                asked.prompts,
+                threshold=self.card.threshold if threshold is None else threshold,
+                presence=None if answer.presence is None else answer.presence[0, : len(asked)].sigmoid(),
+                presence_threshold=self.card.presence_threshold,
+                negative=logits[len(asked) :],
+                upsample=upsample,
+                photo=photo,
+                model=self.card.name,
+            )
+
+        return self._answer(image, (asked, unwanted), options, masks)
+
+    @overload
+    def semantic(
+        self, image: list[Photo], classes: ClassNames | None = None, *, background: Background = None, options: Options | None = None
+    ) -> list[SemanticMap]: ...
+    @overload
+    def semantic(
+        self, image: Photo, classes: ClassNames | None = None, *, background: Background = None, options: Options | None = None
+    ) -> SemanticMap: ...
+    def semantic(
+        self,
+        image: Photo | list[Photo],
+        classes: ClassNames | None = None,
+        *,
+        background: Background = None,
+        options: Options | None = None,
+    ) -> SemanticMap | list[SemanticMap]:
+        """The most probable class of every pixel.
+
+        ``classes``: names; a list of synonyms in place of a name counts as one class, as probable as the most probable of them.
+        ``background``: None gives every pixel a class; a probability leaves out pixels of which no class is more probable; a name, or
+        names, compete as well but win nothing: -1 in the map, as for the threshold.
+
+        Raises:
+            UnsupportedTask: the model has no semantic segmentation.
+            PromptError: no classes are given and the model has no list of its own, or a name is empty.
+            ConfigError: the background threshold is no probability.
+        """
+        self._require("semantic")
+        if not classes:
+            raise PromptError(
+                f"{self.card.name!r} has no list of classes of its own. Name them: semantic(image, ['sky', 'grass', 'a dog'])."
+            )
+        contest = Contest.between(classes, background)
+
+        def label(photo: ImageInput, size: Size, answer: DenseLogits) -> SemanticMap:
+            labels, scores = contest.decide(answer.logits[0].numpy(), size)
+            return SemanticMap(labels, contest.classes, scores=scores, photo=photo, model=self.card.name)
+
+        return self._answer(image, (self._question(contest.phrases),), options, label)
+
+    def refer(self, image: Photo, expression: str, *, options: Options | None = None) -> Masks:
+        """What an expression such as "the left cup" refers to, none, one or many objects in one mask.
+
+        Raises:
+            UnsupportedTask: the model was not made for referring expressions; `__call__` takes any phrase.
+        """
+        self._require("refer", "For one mask per phrase: segmenter(image, prompts).")
+        return self(image, expression, options=options)
+
+    def panoptic(
+        self, image: Photo, things: ClassNames | None = None, stuff: ClassNames | None = None, *, options: Options | None = None
+    ) -> Any:
+        """Every pixel's class, and the object that it belongs to.
+
+        Raises:
+            UnsupportedTask: the model does not tell objects apart.
+        """
+        raise self._unsupported("panoptic", "For one mask per phrase: segmenter(image, prompts).")
+
+    def instances(self, image: Photo, classes: ClassNames | None = None, *, options: Options | None = None) -> Any:
+        """Every object of the classes, each with a mask of its own.
+
+        Raises:
+            UnsupportedTask: the model does not tell objects apart.
+        """
+        raise self._unsupported("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
+
+    def groups(self, image: Photo) -> Any:
+        """Segments before they are named.
+
+        Raises:
+            UnsupportedTask: the model does not form any.
+        """
+        raise self._unsupported("groups", "For named regions: segmenter.semantic(image, classes).")
+
+    def track(self, frames: Iterable[Photo], prompts_or_first_masks: Any) -> Any:
+        """The same objects through the frames of a video.
+
+        Raises:
+            UnsupportedTask: the model has no memory of earlier frames.
+        """
+        raise self._unsupported("track", "For each frame by itself: segmenter(frame, prompts).")
+
+    # --- halves that can be kept --------------------------------------------------------------------------------------------------------
+
+    def embed_image(self, image: Photo, *, options: Options | None = None) -> ImageEmbedding:
+        """Encode a photo; give the result to any question in place of the photo. ``options`` as in `__call__`, fixed from here on.
+
+        Raises:
+            ImageError: the photo cannot be read.
+        """
+        with torch.inference_mode():
+            return self._runner.encode(self._runner.show(image, options))
+
+    def embed_prompts(self, prompts: Prompts) -> PromptEmbedding:
+        """Encode prompts; give the result to any question about any photo in place of the prompts, or as ``negative``.
+
+        Raises:
+            PromptError, UnsupportedPrompt: as `__call__`; an exemplar must bring its photo.
+        """
+        if isinstance(prompts, PromptEmbedding):
+            if prompts.model != self.card.name:
+                raise ConfigError(f"The prompts were encoded by {prompts.model!r}, which {self.card.name!r} cannot read.")
+            return prompts
+        checked = self._checked(prompts)
+        return PromptEmbedding(self._encoded(checked, None), self.card.name)
+
+    # --- how an answer is made ----------------------------------------------------------------------------------------------------------
+
+    def _question(self, prompts: Prompts) -> _Question:
+        """Encoded once for all photos, unless a prompt means something else in each."""
+        if not isinstance(prompts, PromptEmbedding):
+            prompts = self._checked(prompts)
+            if any(map(needs_photo, prompts)):
+                return _Pending(prompts)
+        return self.embed_prompts(prompts)
+
+    def _encoded(self, prompts: tuple[Prompt, ...], photo: np.ndarray | None) -> PromptFeatures:
+        """The prompts as the user gave them, and their conditions (N, D)."""
+        with torch.inference_mode():
+            condition = self._encoder(decode_exemplars(prompts, photo)).condition if prompts else torch.empty(0, 0)
+        return PromptFeatures(prompts, condition)
+
+    def _conditions(self, questions: Sequence[_Question], photo: np.ndarray) -> PromptFeatures:
+        """The prompts of all questions about one photo, one after another."""
+        parts = [q.features if isinstance(q, PromptEmbedding) else self._encoded(q.prompts, photo) for q in questions if len(q)]
+        prompts = tuple(prompt for part in parts for prompt in part.prompts)
+        conditions = [part.condition.to(self.device) for part in parts]
+        return PromptFeatures(prompts, torch.cat(conditions) if conditions else torch.empty(0, 0))
+
+    def _answer(
+        self,
+        image: Photo | list[Photo],
+        questions: Sequence[_Question],
+        options: Options | None,
+        finish: Callable[[ImageInput, Size, DenseLogits], Result],
+    ) -> Result | list[Result]:
+        """Photos in batches -> what ``finish`` makes of a photo, its (H, W) and its merged prediction (1, N, h, w)."""
+
+        def work(batch: Sequence[Photo]) -> list[Result]:
+            shown = [self._runner.show(photo, options) for photo in batch]
+            with torch.inference_mode():
+                predictions = self._runner.predict(shown, self._conditions(questions, shown[0].photo))
+            return [
+                finish(one.photo if isinstance(photo, ImageEmbedding) else photo, one.size, prediction)
+                for photo, one, prediction in zip(batch, shown, predictions, strict=True)
+            ]
+
+        photos: list[Photo] = list(image) if isinstance(image, list | tuple) else [image]
+        alone = any(isinstance(question, _Pending) for question in questions)
+        results = in_batches(work, photos, 1 if alone else self.batch_size, "photos")
+        return results if isinstance(image, list | tuple) else results[0]
+
+    def _checked(self, prompts: Any) -> tuple[Prompt, ...]:
+        items = as_prompts(prompts)
+        for kind in dict.fromkeys(KINDS[type(item)] for item in items):
+            if kind not in self.card.prompts:
+                raise UnsupportedPrompt(self.card.name, kind, [card.name for card in zoo.cards() if kind in card.prompts])
+        return items
+
+    def _require(self, task: Task, hint: str = "") -> None:
+        if task not in self.card.tasks:
+            raise self._unsupported(task, hint)
+
+    def _unsupported(self, task: Task, hint: str) -> UnsupportedTask:
+        return UnsupportedTask(self.card.name, task, [card.name for card in zoo.cards() if task in card.tasks], hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Prompts that point into the photo being segmented and wait for it."""
+
+    prompts: tuple[Prompt, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+_Question: TypeAlias = PromptEmbedding | _Pending
