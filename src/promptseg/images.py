@@ -32,8 +32,8 @@ Photo: TypeAlias = NDArray[np.uint8]  # (H, W, 3) upright RGB
 BoolArray: TypeAlias = NDArray[np.bool_]
 
 MAX_PIXELS = 100_000_000  # a hundred megapixels decode to 300 MB
-# Only what photos come in: some of Pillow's other readers start programs (EPS) or read further files.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM")
+# Only what photos come in (MPO opens as JPEG): some of Pillow's other readers start programs (EPS) or read further files.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM")
 ALLOWED = "a path, bytes, a PIL image, a NumPy array (H, W, 3) uint8 or a torch tensor (3, H, W)"
 ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT = {
