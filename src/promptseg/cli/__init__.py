@@ -1,1 +1,54 @@
+"""The command line: one file per command, each a thin call to the public API. Reading the help imports no torch."""
 
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from ..errors import PromptSegError
+from . import segment, semantic
+
+STOPPED, INTERRUPTED = 1, 130
+
+EPILOG = """[bold]First steps[/bold]
+
+    promptseg segment photo.jpg "a dog" "the grass"
+
+    promptseg segment --help
+
+[bold]Exit codes[/bold]
+
+    0 all done.  1 an error stopped the command.  2 wrong usage.  3 done, but some photos could not be read or written.  130 interrupted."""
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(name="promptseg", no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.command(epilog=segment.EPILOG)(segment.segment)
+app.command(epilog=semantic.EPILOG)(semantic.semantic)
+
+
+@app.callback(epilog=EPILOG)
+def start(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. May stand anywhere on the line."),
+) -> None:
+    """Segment photos by saying, or showing, what you mean.
+
+    Works right after installation and without a network, with the small built-in model 'pocket'.
+    """
+
+
+def main() -> None:
+    """Run the command line. An error that promptseg raises on purpose is one line; ``--debug`` shows where it comes from."""
+    debug = "--debug" in sys.argv
+    warnings.showwarning = lambda message, *_: print(f"promptseg: {message}", file=sys.stderr)
+    try:
+        app([argument for argument in sys.argv[1:] if argument != "--debug"])
+    except (PromptSegError, ImportError) as error:
+        if debug:
+            raise
+        print(f"promptseg: {error}", file=sys.stderr)
+        sys.exit(STOPPED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,94 @@
+"""One question asked of many photos: progress, what is already done, what could not be read, and the table at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import typer
+
+from ..errors import PromptSegError
+from .outputs import OutputFolder, Row
+
+if TYPE_CHECKING:
+    from ..exports import Exports
+
+Summary: TypeAlias = list[tuple[Path, list[Row]]]
+
+INCOMPLETE = 3  # exit code: the rest is done
+ROWS_SHOWN = 40  # a longer table has one line per prompt instead of one per photo and prompt
+
+__all__ = ["run"]
+
+
+def run(
+    photos: Sequence[Path], output: OutputFolder, ask: Callable[[Path], tuple[Exports, list[Row]]], formats: Sequence[str], overwrite: bool
+) -> None:
+    """Ask about every photo that is not done yet, save each answer at once, and print a summary.
+
+    Raises:
+        typer.Exit: code 3, when a photo could not be read or its result not be written; the others are done.
+    """
+    from rich.progress import Progress
+
+    def answer(photo: Path) -> list[Row]:
+        found, rows = ask(photo)
+        output.write(photo, rows, lambda draft: found.save(draft, formats))
+        return rows
+
+    summary: Summary = []
+    failures: list[str] = []
+    earlier = 0
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
+        for photo in progress.track(photos, description="Segmenting"):
+            try:
+                done = None if overwrite else output.done(photo)
+                summary.append((photo, answer(photo) if done is None else done))
+                earlier += done is not None
+            except PromptSegError as error:
+                failures.append(str(error) if str(photo) in str(error) else f"{photo}: {error}")
+    _report(summary, output.root, earlier, failures)
+
+
+def _report(summary: Summary, root: Path, earlier: int, failures: Sequence[str]) -> None:
+    if summary:
+        _print_table(summary)
+        note = f" ({earlier} from an earlier run; --overwrite makes them anew)" if earlier else ""
+        typer.echo(f"{len(summary)} photo{'s' * (len(summary) != 1)} in {root}{note}")
+    for failure in failures:
+        typer.echo(f"promptseg: {failure}", err=True)
+    if failures:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _print_table(summary: Summary) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    long = sum(len(rows) for _, rows in summary) > ROWS_SHOWN
+    table = Table(*(("prompt", "found in photos", "mean score", "mean area") if long else ("photo", "prompt", "found", "score", "area")))
+    for line in _by_prompt(summary) if long else _by_photo(summary):
+        table.add_row(*map(escape, line))
+    Console().print(table)
+
+
+def _by_photo(summary: Summary) -> Iterator[tuple[str, ...]]:
+    for photo, rows in summary:
+        for row in rows:
+            yield photo.name, row.label, "yes" if row.found else "no", f"{row.score:.2f}", f"{row.area:.1%}"
+
+
+def _by_prompt(summary: Summary) -> Iterator[tuple[str, ...]]:
+    """Means over the photos in which the prompt was found."""
+    per_label: dict[str, list[Row]] = {}
+    for _, rows in summary:
+        for row in rows:
+            per_label.setdefault(row.label, []).append(row)
+    for label, rows in per_label.items():
+        found = [row for row in rows if row.found]
+        count = max(len(found), 1)
+        score, area = sum(row.score for row in found) / count, sum(row.area for row in found) / count
+        yield label, f"{len(found)} of {len(rows)}", f"{score:.2f}", f"{area:.1%}"

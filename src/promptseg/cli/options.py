@@ -1,0 +1,38 @@
+"""Options that several commands share, so that they are called and explained alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..devices import PRECISIONS
+from ..errors import ConfigError, nearest
+
+__all__ = ["Device", "Formats", "Model", "Output", "Overwrite", "Precision", "Tile", "listed"]
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model (`promptseg models`), or a checkpoint folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}; auto takes bfloat16 where it is fast.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; each photo gets a folder in it.")]
+Formats = Annotated[str, typer.Option("--format", "-f", help="Any of overlay, png, coco, geojson, yolo, npz, joined by commas.")]
+Tile = Annotated[
+    int | None, typer.Option(help="Show large photos in overlapping windows of so many pixels: finds smaller things, takes longer.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Segment again what an earlier run has done.")]
+
+
+def listed(text: str, allowed: tuple[str, ...], what: str) -> list[str]:
+    """``"a, b"`` -> ``["a", "b"]``.
+
+    Raises:
+        ConfigError: nothing is left, or an entry is not allowed.
+    """
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in allowed:
+            raise ConfigError(f"{name!r} is no {what}; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
+    if not names:
+        raise ConfigError(f"No {what} was given; allowed: {', '.join(allowed)}.")
+    return names

@@ -1,0 +1,107 @@
+"""The output folder of a run: one folder per photo, complete or not there, so that an interrupted run can go on. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..errors import ExportError
+
+RECORD = "done.json"
+
+__all__ = ["OutputFolder", "Row", "stamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the summary: ``area`` is the share of the photo, 0..1."""
+
+    label: str
+    found: bool
+    score: float
+    area: float
+
+
+class OutputFolder:
+    """``root/STEM/`` for every photo; another photo of the same name gets ``root/STEM-DIGEST/``.
+
+    The record in a photo's folder is written last. It says which photo was asked what, so another question, or a photo that changed,
+    does not count as done.
+    """
+
+    def __init__(self, root: Path, request: dict[str, Any]) -> None:
+        self.root = root
+        self._request = json.loads(json.dumps(request))  # as it will be read back
+
+    def place(self, photo: Path) -> Path:
+        """The photo's own folder: called like the photo, unless that already holds another photo's results."""
+        full = str(photo.resolve())
+        folder = self.root / photo.stem
+        if _read(folder).get("photo", full) != full:
+            folder = self.root / f"{photo.stem}-{blake2b(full.encode('utf-8', 'surrogateescape'), digest_size=4).hexdigest()}"
+        return folder
+
+    def done(self, photo: Path) -> list[Row] | None:
+        """The summary of an earlier run that asked the same of the same photo and whose files are all there, else None."""
+        folder = self.place(photo)
+        record = _read(folder)
+        same = all(record.get(key) == value for key, value in self._asked(photo).items())
+        if not same or not all((folder / name).is_file() for name in record["files"]):
+            return None
+        return [Row(**row) for row in record["rows"]]
+
+    def _asked(self, photo: Path) -> dict[str, Any]:
+        return {"photo": str(photo.resolve()), "version": stamp(photo), "request": self._request}
+
+    def write(self, photo: Path, rows: list[Row], save: Callable[[Path], object]) -> Path:
+        """Let ``save`` fill a draft, move its files into the photo's folder, and record them.
+
+        Raises:
+            ExportError: the place cannot be written.
+        """
+        folder = self.place(photo)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self.root, prefix=".draft-") as draft:
+                save(Path(draft))
+                self._publish(Path(draft), folder, photo, rows)
+        except OSError as error:
+            raise ExportError(f"{folder} cannot be written ({error.strerror or error}). Choose another folder with -o.") from error
+        return folder
+
+    def _publish(self, draft: Path, folder: Path, photo: Path, rows: list[Row]) -> None:
+        files = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*") if path.is_file())
+        stale = set(_read(folder).get("files", ())) - set(files)
+        (folder / RECORD).unlink(missing_ok=True)
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(draft / name, folder / name)
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
+        record = {**self._asked(photo), "rows": [asdict(row) for row in rows], "files": files}
+        (draft / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8", errors="surrogateescape")
+        os.replace(draft / RECORD, folder / RECORD)
+
+
+def stamp(file: str | Path) -> list[int]:
+    """What changes when the file does; empty when there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The record of a folder; empty when there is none or it is damaged."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8", errors="surrogateescape"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and {"photo", "files", "rows"} <= record.keys() else {}

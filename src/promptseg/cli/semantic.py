@@ -1,0 +1,78 @@
+"""``promptseg semantic``: the most probable class of every pixel, for any number of photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Device, Formats, Model, Output, Overwrite, Precision, Tile, listed
+from .outputs import OutputFolder, Row
+
+if TYPE_CHECKING:
+    from ..maps import SemanticMap
+
+EPILOG = """[bold]Examples[/bold]
+
+    promptseg semantic street.jpg road sky building car
+
+    promptseg semantic photo.jpg "a dog" grass --background 0.5
+
+    promptseg semantic photos/ water forest field -o found --format overlay,png,coco
+
+Exit code 3: some photos could not be read or written; the others are done."""
+
+
+def semantic(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="PHOTO... CLASS...", help="Photos, folders and globs; whatever is none of these is a class.")
+    ],
+    classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, even if a file has that name. Repeatable.")] = None,
+    background: Annotated[
+        str | None, typer.Option(help="What stays unlabelled: pixels below a probability (0 to 1), or those of names, joined by commas.")
+    ] = None,
+    model: Model = "pocket",
+    output: Output = Path("maps"),
+    formats: Formats = "overlay,png",
+    tile: Tile = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Give every pixel the most probable of some classes."""
+    from ..writers import FORMATS
+    from .photos import sort_arguments
+
+    given = sort_arguments(arguments, classes or ())
+    wanted = listed(formats, tuple(FORMATS), "format")
+    request = {"command": "semantic", "classes": given.prompts, "background": background, "model": model, "formats": wanted, "tile": tile}
+
+    from ..contracts import Options
+    from ..segmenter import load
+    from .batch import run
+
+    segmenter = load(model, device=device, precision=precision)
+    options, nothing = Options(tile=tile), _background(background)
+
+    def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
+        found = segmenter.semantic(photo, given.prompts, background=nothing, options=options)
+        return found, _rows(found)
+
+    run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)
+
+
+def _background(text: str | None) -> float | list[str] | None:
+    """A number is a threshold, anything else are names."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _rows(found: SemanticMap) -> list[Row]:
+    pixels = found.size[0] * found.size[1]
+    numbers = zip(found.classes, found.scores, found.areas, strict=True)
+    return [Row(name, area > 0, float(score), float(area / pixels)) for name, score, area in numbers]
