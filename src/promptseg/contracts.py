@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from .errors import ConfigError
+from .errors import ConfigError, PromptError
+from .prompts import Text, describe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +107,21 @@ class PromptFeatures:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def mix(self, *weights: Sequence[float]) -> PromptFeatures:
+        """New conditions between (or beyond) these: each argument holds one weight per prompt and gives one row, their weighted sum.
+
+        ``features.mix([0.3, 0.7])`` is the condition of ``Blend(text, exemplar, 0.3)``, for any prompts and any number of them.
+
+        Raises:
+            PromptError: an argument has another number of weights than there are prompts.
+        """
+        for row in weights:
+            if len(row) != len(self):
+                raise PromptError(f"mix takes one weight per prompt: {len(self)} prompts, {len(row)} weights.")
+        names = (" + ".join(f"{weight:g} {describe(prompt)}" for weight, prompt in zip(row, self.prompts, strict=True)) for row in weights)
+        mixed = self.condition.new_tensor(weights).view(len(weights), len(self)) @ self.condition
+        return PromptFeatures(tuple(map(Text, names)), mixed)
+
 
 class Network(Protocol):
     """The three questions every family answers (an `torch.nn.Module`); see DESIGN, "The one idea".
@@ -168,6 +184,21 @@ class Card:
     def size_mb(self) -> float:
         """Weights in float32, in megabytes."""
         return self.parameters * 4 / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Published outputs of a model's real weights on one photo, with which `zoo.verify` compares the weights at hand.
+
+    ``inputs``: what else the family's ``verification.observe`` needs, such as prompts. ``values``: name -> (nested) tuple of numbers.
+    ``tolerance``: largest absolute difference.
+    """
+
+    source: str
+    photo_url: str
+    values: Mapping[str, Any]
+    tolerance: float
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 # --- foreign checkpoints ----------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,10 @@
 """The families: one folder each, one line each in the table below. A module is imported when its family is first used.
 
-A family's module offers ``Model``, the network (`contracts.Network`).
+A family's module offers, without importing torch, ``CARDS`` (its entries in the catalogue) and ``LAYOUTS`` (name of a published layout ->
+conversion rules; "official" and "hf" are what `zoo.to_official` writes); on first use ``Model``, the network (`contracts.Network`), with
+``Model(config)`` and ``Model.from_official(config, *state_dicts)``; and, where outputs of the real weights are published, ``verification``
+(see `zoo.verification`). A family whose folders store weights in another form than its network holds them (half precision, say) offers
+``pack(state_dict)`` and ``unpack(tensors)``, names and tensors both ways.
 """
 
 from __future__ import annotations

@@ -37,6 +37,15 @@ def load_official(model: nn.Module, layouts: Mapping[str, Sequence[Rule]], *stat
     model.load_state_dict(from_official(rules, theirs, expected))
 
 
+def load(model: nn.Module, state_dict: StateDict) -> None:
+    """Fill ``model`` from tensors under our own names, as strictly as `load_official`.
+
+    Raises:
+        WeightsError: as `from_official`.
+    """
+    model.load_state_dict(from_official((Rename("{name}", "{name}"),), state_dict, shapes_of(model)))
+
+
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Parameter and buffer names of a network with their shapes: what a checkpoint must fill."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -93,21 +102,21 @@ def from_official(rules: Sequence[Rule], state_dict: StateDict, expected: Shapes
     return result
 
 
-def to_official(rules: Sequence[Rule], ours: StateDict) -> dict[str, Tensor]:
+def to_official(rules: Sequence[Rule], ours: StateDict, *, partial: bool = False) -> dict[str, Tensor]:
     """Our tensors under their names: the reverse of `from_official`, including copies that they store twice (sharing memory).
 
-    Tensors that a `Drop` rule names without saying what they repeat cannot come back.
+    Tensors that a `Drop` rule names without saying what they repeat cannot come back. ``partial``: leave out what the rules do not name.
 
     Raises:
         WeightsError: a tensor of ours has no rule in this layout (a network whose configuration was never published).
     """
     result: dict[str, Tensor] = {}
     homeless = [name for name in ours if not _official_names(rules, name)]
-    if homeless:
+    if homeless and not partial:
         raise WeightsError(f"This layout has no names for {_list(homeless)}. Save in our own folder format instead.", unexpected=homeless)
     for name, tensor in ours.items():
-        parts = _official_names(rules, name)
-        result.update(zip(parts, _take_apart(_rule_for(rules, name), tensor, len(parts)), strict=True))
+        if parts := _official_names(rules, name):
+            result.update(zip(parts, _take_apart(_rule_for(rules, name), tensor, len(parts)), strict=True))
     for drop in rules:
         if isinstance(drop, Drop) and drop.same_as is not None:
             copies = {_translate(drop.same_as, drop.theirs, name): name for name in result}

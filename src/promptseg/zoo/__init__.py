@@ -1,1 +1,41 @@
+"""The catalogue of models and everything between a stranger's weight file and a ready network. Importing it imports no torch.
 
+cards(), card(name), config(name)              what there is
+weights(name), here(name), pull(name)          where the weights are, and getting them
+load(name_or_path, card=None)                  a network and its card
+from_official(card, *state_dicts), to_official(model, layout)    published tensor names, both ways, strictly
+convert(files, card, output), save_folder, load_folder           our folder format
+read_weights(path)                             any weight file as names and tensors, without running anything of it
+verify(name)                                   are these the published weights?
+"""
+
+from __future__ import annotations
+
+from .catalogue import card, cards, config
+from .checkpoints import convert, from_official, load_files, load_folder, save_folder, to_official
+from .hub import pull
+from .locations import here, how_to_get, load, own_folder, weights
+from .reading import read_weights
+from .verification import Check, Verification, verify
+
+__all__ = [
+    "Check",
+    "Verification",
+    "card",
+    "cards",
+    "config",
+    "convert",
+    "from_official",
+    "here",
+    "how_to_get",
+    "load",
+    "load_files",
+    "load_folder",
+    "own_folder",
+    "pull",
+    "read_weights",
+    "save_folder",
+    "to_official",
+    "verify",
+    "weights",
+]

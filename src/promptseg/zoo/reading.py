@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UnsafeFile, WeightsError, WeightsNotFound
-from .archives import Archive, open_archive
 from .inert import Placeholder, TensorView
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .archives import Archive
 
 WRAPPERS: Final = ("state_dict", "model", "model_state_dict", "module", "weights")  # under which training programs file their state dict
 SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # Hugging Face folders
@@ -52,6 +54,8 @@ def _inside(path: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    from .archives import open_archive
+
     with path.open("rb") as file:
         start = file.read(9)
     if start[:1] == b"{":

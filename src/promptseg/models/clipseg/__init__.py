@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .cards import CARDS
 from .config import ClipSegConfig
+from .keys import LAYOUTS, PARTS
 
 if TYPE_CHECKING:
     from .network import Model
 
-__all__ = ["ClipSegConfig", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "PARTS", "ClipSegConfig", "Model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -69,3 +69,6 @@ LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
     "files": (*CLIP_FILE, *DECODER),
     "hf": HF,
 }
+
+# The two files of "files", each alone: what `zoo.to_official` writes of a network.
+PARTS: Mapping[str, tuple[Rule, ...]] = {"decoder": DECODER, "clip": CLIP_FILE}

@@ -1,0 +1,165 @@
+"""Networks from weights and back: published layouts in both directions, and our own folder (config.json + model.safetensors)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ..contracts import Card, Rule
+from ..errors import ConfigError, WeightsError, WeightsNotFound
+from ..models import FAMILIES, family
+from .catalogue import card as find_card
+from .configs import from_plain, to_plain
+from .reading import read_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT: Final = "promptseg"
+CONFIG_FILE: Final = "config.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+
+
+def from_official(card_name: str, *state_dicts: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a card with published weights, in evaluation mode.
+
+    Args:
+        card_name: which model the weights are of.
+        state_dicts: one or several files' tensors in any published layout, in any order; the layout is told from the names.
+
+    Raises:
+        UnknownModel: no such card.
+        WeightsError: a tensor is missing, unknown, of another shape or not finite; all are listed by their published names.
+    """
+    entry = find_card(card_name)
+    model: nn.Module = family(entry.family).Model.from_official(entry.config, *state_dicts)
+    return model
+
+
+def to_official(model: nn.Module, layout: Literal["official", "hf"] | str = "official") -> dict[str, Tensor]:
+    """The weights of a network under published names: the reverse of `from_official`, bit-exact for what no `Drop` rule names.
+
+    Families may have further layouts and parts of them, such as CLIPSeg's "decoder" and "clip", the two files that people have.
+
+    Raises:
+        ConfigError: the family has no such layout.
+        WeightsError: the network is a variant that was never published in this layout.
+    """
+    from ..nn.conversion import to_official as convert
+
+    package = family(_family_of(model))
+    parts: Mapping[str, Sequence[Rule]] = getattr(package, "PARTS", {})
+    layouts: Mapping[str, Sequence[Rule]] = {**getattr(package, "LAYOUTS", {}), **parts}
+    if layout not in layouts:
+        raise ConfigError(f"{_family_of(model)} has no layout {layout!r}; it has {', '.join(layouts) or 'none'}.")
+    return convert(layouts[layout], model.state_dict(), partial=layout in parts)
+
+
+def save_folder(model: nn.Module, folder: str | PathLike[str], card: str) -> Path:
+    """Write a network in our format, which is the Hugging Face Hub's: ``config.json`` and ``model.safetensors``.
+
+    The weights file appears last and whole: an interrupted call leaves no folder that looks complete.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"format": FORMAT, "version": 1, "family": _family_of(model), "card": card, "config": to_plain(model.config)}
+    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
+    packed = getattr(family(about["family"]), "pack", dict)(model.state_dict())
+    save_file({name: tensor.detach().contiguous() for name, tensor in packed.items()}, unfinished, {"format": "pt"})
+    unfinished.replace(folder / WEIGHTS_FILE)
+    return folder
+
+
+def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
+    """A network that `save_folder` wrote and its card, whose configuration is the folder's.
+
+    Raises:
+        WeightsNotFound: a file is missing.
+        ConfigError: ``config.json`` is not ours or has unknown keys.
+        WeightsError: the weights do not fit the configuration.
+    """
+    from ..nn.conversion import load
+
+    folder = Path(folder)
+    about = _about(folder)
+    entry = find_card(str(about["card"]))
+    config = from_plain(type(entry.config), about["config"], f"{folder / CONFIG_FILE}: config")
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise WeightsNotFound(f"The folder {folder} has no {WEIGHTS_FILE}; convert or pull the model again.")
+    package = family(entry.family)
+    model: nn.Module = package.Model(config)
+    load(model, getattr(package, "unpack", dict)(read_weights(folder / WEIGHTS_FILE)))
+    return model.eval(), replace(entry, config=config)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `save_folder` wrote here."""
+    try:
+        return bool(_about(path))
+    except (ConfigError, WeightsNotFound):
+        return False
+
+
+def convert(files: Sequence[str | PathLike[str]], card: str, output: str | PathLike[str]) -> Path:
+    """Turn published files at hand into a folder of ours, strictly.
+
+    Args:
+        files: all files of one layout: CLIPSeg's decoder file and CLIP's own, or a Hugging Face file or folder.
+        card: name of the model that the files are of.
+
+    Raises:
+        UnknownModel, WeightsNotFound, UnsafeFile, WeightsError: see `from_official` and `read_weights`.
+    """
+    return save_folder(load_files(files, card), output, card)
+
+
+def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
+    """The network of a card from published files. A decoder file finds its companions in its own folder."""
+    find_card(card)
+    if not files:
+        raise WeightsNotFound("No weight file was named.")
+    paths = [Path(file) for file in files]
+    try:
+        return from_official(card, *map(read_weights, paths))
+    except WeightsError as error:
+        companions = _companions(find_card(card), paths)
+        if not error.missing or not companions:
+            raise
+        return from_official(card, *map(read_weights, companions))
+
+
+def _companions(entry: Card, paths: Sequence[Path]) -> list[Path]:
+    """The complete set of published files that lie beside the one that was named; empty where there is no such set."""
+    for published in entry.published:
+        beside = [paths[0].parent / name for name in published.files]
+        if paths[0] in beside and len(beside) > len(paths) and all(path.is_file() for path in beside):
+            return beside
+    return []
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise WeightsNotFound(f"The folder {folder} has no {CONFIG_FILE}; it is not one that promptseg wrote.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged ({error}). Convert or pull the model again.") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT or not {"card", "config"} <= about.keys():
+        raise ConfigError(f"{path} is not promptseg's. For published files: promptseg convert FILE... --as NAME -o FOLDER.")
+    return about
+
+
+def _family_of(model: nn.Module) -> str:
+    module = f"{type(model).__module__}."
+    for name, home in FAMILIES.items():
+        if module.startswith(f"{home}."):
+            return name
+    raise ConfigError(f"{type(model).__name__} belongs to none of the families {', '.join(FAMILIES)}.")

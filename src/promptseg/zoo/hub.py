@@ -1,0 +1,77 @@
+"""Downloads from the Hugging Face Hub, through its own client: resumable, with progress bars, into the cache that transformers shares."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..contracts import Published
+from ..errors import WeightsError, WeightsNotFound
+from .catalogue import card as find_card
+from .locations import here, how_to_get, weights
+
+
+def pull(name: str, *, force: bool = False) -> tuple[Path, ...]:
+    """Bring a card's weights to this machine and say where they are.
+
+    What is already here is not fetched again unless ``force``. An interrupted download goes on where it stopped. Every file whose SHA-256
+    is known (from the card, or from the Hub, which names large files by it) is checked.
+
+    Raises:
+        UnknownModel: no such card.
+        WeightsNotFound: offline, or the Hub does not have it; the message says which file to put where.
+        WeightsError: a download's checksum is wrong; the file was removed.
+    """
+    entry = find_card(name)
+    if entry.embedded or (here(name) and not force):
+        return weights(name)
+    reasons = []
+    for published in entry.published:
+        if published.hub is not None:
+            try:
+                return tuple(_fetch(published, file, force) for file in published.files)
+            except WeightsNotFound as error:
+                reasons.append(str(error))
+    reason = f"Could not download: {'; '.join(dict.fromkeys(reasons))} " if reasons else ""
+    raise WeightsNotFound(f"{reason}{how_to_get(entry)}")
+
+
+def _fetch(published: Published, file: str, force: bool) -> Path:
+    """One file of a repository, checked.
+
+    Raises:
+        WeightsNotFound: it cannot be had; the message is the client's first line.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    assert published.hub is not None
+    try:
+        path = Path(hf_hub_download(published.hub, file, force_download=force))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        raise WeightsNotFound("there is no network, or HF_HUB_OFFLINE is set.") from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise WeightsNotFound(f"{published.hub}/{file}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}") from None
+    check(path, published.sha256)
+    return path
+
+
+def check(path: Path, known: Mapping[str, str]) -> None:
+    """Compare a file with its SHA-256, where one is known, and remove it when it differs.
+
+    Raises:
+        WeightsError: it differs.
+    """
+    stored = path.resolve()  # in the Hub's cache a file is a link to a blob, and large blobs are named by their SHA-256
+    expected = known.get(path.name) or (stored.name if re.fullmatch("[0-9a-f]{64}", stored.name) else None)
+    if expected is None:
+        return
+    with stored.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        stored.unlink()
+        raise WeightsError(
+            f"{path.name} has the SHA-256 {found} instead of {expected}: the download is damaged and was removed. Pull again."
+        )
