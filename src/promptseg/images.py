@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .prompts import ImageInput, MaskInput
 
-__all__ = ["MAX_PIXELS", "load", "load_mask", "to_pixels"]
+__all__ = ["MAX_PIXELS", "clip_pixels", "load", "load_mask", "to_pixels"]
 
 Photo: TypeAlias = NDArray[np.uint8]  # (H, W, 3) upright RGB
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -35,6 +35,7 @@ MAX_PIXELS = 100_000_000  # a hundred megapixels decode to 300 MB
 # Only what photos come in (MPO opens as JPEG): some of Pillow's other readers start programs (EPS) or read further files.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM")
 ALLOWED = "a path, bytes, a PIL image, a NumPy array (H, W, 3) uint8 or a torch tensor (3, H, W)"
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -104,6 +105,21 @@ def to_pixels(photo: Photo, view: View, preprocess: Preprocess) -> torch.Tensor:
     result = torch.zeros(3, *view.shape)
     result[:, : view.content[0], : view.content[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
     return result
+
+
+def clip_pixels(photo: Photo | Image.Image, size: int) -> torch.Tensor:
+    """A photo as CLIP itself is shown it: (3, size, size) float32 with CLIP's own mean and standard deviation.
+
+    The shorter side is resized to ``size`` (bicubic, on 8-bit values), the longer one cut at both ends, then made RGB (CLIP code, clip.py).
+    """
+    import torch
+
+    picture = photo if isinstance(photo, Image.Image) else Image.fromarray(photo)
+    shorter = min(picture.size)
+    scaled = picture.resize((size * picture.width // shorter, size * picture.height // shorter), Image.Resampling.BICUBIC)
+    left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
+    values = np.asarray(scaled.crop((left, top, left + size, top + size)).convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy((values - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)).permute(2, 0, 1)
 
 
 def _sample(crop: Photo, content: Size, mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:

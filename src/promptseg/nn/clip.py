@@ -97,7 +97,10 @@ class ImageTower(nn.Module):
         size = stride or self.config.patch
         if min(pixels.shape[-2:]) < size:
             raise ImageError(f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads patches of {size}x{size}. Show it larger.")
-        patches = F.conv2d(pixels, resize_kernel(self.patch_embedding.weight, size), stride=size)
+        if stride is None:
+            patches = self.patch_embedding(pixels)
+        else:
+            patches = F.conv2d(pixels, resize_kernel(self.patch_embedding.weight, size), stride=size)
         grid = (patches.shape[-2], patches.shape[-1])
         if square:
             grid = _as_square(grid)

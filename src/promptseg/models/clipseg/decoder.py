@@ -21,7 +21,7 @@ HIDDEN_BYTES_ELSEWHERE = 512 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ClipSegImage:
-    """An encoded image: ``reduced`` (B, 1 + h * w, reduce_dim) per tap, in the decoder's order; ``grid`` (h, w) patches; ``size`` (H, W)."""
+    """Encoded images: ``reduced`` (B, 1 + h * w, reduce_dim) per tap, in the decoder's order; ``grid`` (h, w) patches; ``size`` (H, W)."""
 
     reduced: tuple[Tensor, ...]
     grid: tuple[int, int]
@@ -56,17 +56,16 @@ class Decoder(nn.Module):
         return self.reduce_cond(raw) if self.config.reduce_cond is not None else raw
 
     def forward(self, image: ClipSegImage, condition: Tensor) -> Tensor:
-        """N conditions (N, E), raw -> logits (B, N, h, w) of every condition on every image, in the dtype of the weights."""
-        c = self.condition(condition)
-        mul, add = self.film_mul(c), self.film_add(c)
+        """Raw conditions (N, E), or each image's own (B, N, E) -> logits (B, N, h, w), float32."""
+        c = self.condition(condition if condition.dim() == 3 else condition[None])  # (1 or B, N, .)
+        mul, add = self.film_mul(c)[:, :, None], self.film_add(c)[:, :, None]  # (1 or B, N, 1, D)
         shared = self._before_film(image.reduced)
-        B, T, D = shared.shape
-        h, w = self.head.size(image.grid)
-        logits = shared.new_empty(B, len(c), h, w)
+        B, T, _ = shared.shape
+        logits = shared.new_empty(B, c.shape[1], *self.head.size(image.grid), dtype=torch.float32)
         step = self._prompts_at_once(B * T, shared)
-        for start in range(0, len(c), step):
+        for start in range(0, c.shape[1], step):
             part = slice(start, start + step)
-            conditioned = shared[:, None] * mul[None, part, None] + add[None, part, None]  # (B, n, T, D)
+            conditioned = shared[:, None] * mul[:, part] + add[:, part]  # (B, n, T, D)
             x = self._after_film(conditioned.flatten(0, 1), image.reduced, B)
             self.head(x[:, 1:], image.grid, logits[:, part])
         return self._to_input(logits, image.size)
@@ -114,7 +113,7 @@ class PlainHead(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], out: Tensor) -> None:
         """Tokens (B * n, h * w, D) -> logits, written into ``out`` (B, n, H, W)."""
-        patches = F.linear(x, self.weight.flatten(1).T) + self.bias  # (B * n, h * w, k * k)
+        patches = F.linear(x, self.weight.flatten(1).T, self.bias.expand(self.kernel**2))  # (B * n, h * w, k * k)
         _place(patches.unflatten(1, grid).unflatten(-1, (self.kernel, self.kernel)), out)
 
 

@@ -40,6 +40,7 @@ class Model(Clip):
 
     def __init__(self, config: ClipSegConfig) -> None:
         super().__init__(config.image, config.text)
+        self.requires_grad_(False)  # CLIP stays as it is; the decoder is what is trained
         self.config = config
         self.decoder = Decoder(config)
 
