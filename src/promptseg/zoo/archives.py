@@ -17,7 +17,7 @@ from typing import IO, Any, Final, cast
 import torch
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..errors import UnsafeFile, WeightsError
 from .inert import StorageKey, TensorView
 from .pickles import parse
 
@@ -144,7 +144,7 @@ def _spans(entries: Sequence[zipfile.ZipInfo], memory: mmap.mmap) -> dict[str, S
 def _open_legacy(memory: mmap.mmap) -> Archive:
     """A row of pickles (magic number, protocol, machine, index, storage keys), then the storages: count of values, values."""
     stream = cast(IO[bytes], memory)
-    if memory[:1] != b"\x80" or parse(stream)[0] != LEGACY_MAGIC:
+    if not _starts_with_magic(stream):
         raise WeightsError(_not_a_checkpoint(memory[:200]))
     parse(stream), parse(stream)
     root, storages = parse(stream)
@@ -161,6 +161,15 @@ def _open_legacy(memory: mmap.mmap) -> Archive:
         if count < 0 or position > len(memory):
             raise WeightsError("The checkpoint is cut off in the middle of its values. Get it again.")
     return Archive(root, memory, spans)
+
+
+def _starts_with_magic(stream: IO[bytes]) -> bool:
+    try:
+        return bool(parse(stream)[0] == LEGACY_MAGIC)
+    except UnsafeFile:
+        raise
+    except WeightsError:
+        return False
 
 
 def _not_a_checkpoint(start: bytes) -> str:

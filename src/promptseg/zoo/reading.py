@@ -40,7 +40,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         error.args = (f"{path}: {error}",)
         raise
     except OSError as error:
-        raise WeightsNotFound(f"{path} cannot be read: {error.strerror or error}. Check the name and that the file may be read.") from None
+        file = error.filename or path
+        raise WeightsNotFound(f"{file} cannot be read: {error.strerror or error}. Check the name and that the file may be read.") from None
 
 
 def _inside(path: Path) -> Path:
@@ -54,14 +55,16 @@ def _inside(path: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from .archives import open_archive
-
     with path.open("rb") as file:
         start = file.read(9)
-    if start[:1] == b"{":
-        return _read_shards(path)
     if start[8:9] == b"{":  # eight bytes of length, then the header
         return _read_safetensors(path)
+    return _read_shards(path) if start[:1] == b"{" else _read_archive(path)
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    from .archives import open_archive
+
     archive = open_archive(path)
     if isinstance(archive.root, Placeholder) and archive.root.of.startswith("__torch__."):
         return {name: archive.tensor(view) for name, view in _module_tensors(archive)}
@@ -87,9 +90,11 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         raise WeightsError("This JSON file is no index of weight files (it has no 'weight_map' of names to files).") from None
     result: dict[str, Tensor] = {}
     for name in files:
-        if not isinstance(name, str) or name != Path(name).name or "\\" in name or name == index.name:
+        plain = isinstance(name, str) and name == Path(name).name and name.endswith((".safetensors", ".bin"))
+        if not plain or "\\" in name or "\0" in name:
             raise UnsafeFile(f"The index points to {str(name)[:100]!r}; shards lie beside their index. Nothing was loaded.")
-        result.update(read_weights(index.parent / name))
+        read = _read_safetensors if name.endswith(".safetensors") else _read_archive
+        result.update(read(index.parent / name))
     lost = [name for name in places if name not in result]
     if lost:
         raise WeightsError(f"The shards lack {len(lost)} tensors that their index names, such as {lost[0]}. Get them again.", missing=lost)
