@@ -1,4 +1,4 @@
-"""What holds for every test: no network, no traces in the user's cache, and the toy family at hand."""
+"""What holds for every test: no network, no traces in the user's cache; and a sixth family for those that want one."""
 
 from __future__ import annotations
 
@@ -37,3 +37,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROMPTSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def sixth_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line in the table of families, as the house asks, and the toy is a model like any other."""
+    from promptseg.models import FAMILIES
+
+    monkeypatch.setitem(FAMILIES, "toy", "toy_family")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptseg.contracts import Card, DenseLogits, Options, Preprocess, PromptFeatures, Rename, Size, View
+from promptseg.contracts import Card, DenseLogits, Options, Preprocess, PromptFeatures, Published, Rename, Size, View
 from promptseg.nn import views as windows
+from promptseg.nn.conversion import load_official
 from promptseg.prompts import Blend, Exemplar, Prompt, Text
 from promptseg.segmenter import Segmenter
 
@@ -54,10 +55,10 @@ class Model(nn.Module):
         return windows.merge(predictions, views, size)
 
     @classmethod
-    def from_official(cls, config: ToyConfig, state_dict: dict[str, Tensor]) -> Model:
+    def from_official(cls, config: ToyConfig, *state_dicts: Mapping[str, Tensor]) -> Model:
         model = cls(config)
-        model.load_state_dict({"gain": state_dict["toy.gain"]})
-        return model
+        load_official(model, LAYOUTS, *state_dicts)
+        return model.eval()
 
 
 def colour(prompt: Prompt) -> Any:
@@ -71,7 +72,7 @@ def colour(prompt: Prompt) -> Any:
     return next((rgb for word, rgb in COLOURS.items() if word in prompt.text.split()), (-3, -3, -3))
 
 
-RULES = (Rename("toy.gain", "gain"),)
+LAYOUTS = {"official": (Rename("toy.gain", "gain"),), "hf": (Rename("model.gain", "gain"),)}
 
 CARD = Card(
     name="toy",
@@ -85,6 +86,7 @@ CARD = Card(
     prompts=("text", "exemplar", "blend"),
     parameters=1,
     preprocess=ToyConfig().preprocess,
+    published=(Published(layout="official", files=("toy.pth",), url="nowhere"),),
 )
 CARDS = (CARD,)
 

@@ -8,7 +8,7 @@ import warnings
 import typer
 
 from ..errors import PromptSegError
-from . import segment, semantic
+from . import convert, doctor, info, models, pull, segment, semantic, verify
 
 STOPPED, INTERRUPTED = 1, 130
 
@@ -27,6 +27,12 @@ __all__ = ["app", "main"]
 app = typer.Typer(name="promptseg", no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(epilog=segment.EPILOG)(segment.segment)
 app.command(epilog=semantic.EPILOG)(semantic.semantic)
+app.command()(models.models)
+app.command()(info.info)
+app.command()(pull.pull)
+app.command(epilog=convert.EPILOG)(convert.convert)
+app.command()(verify.verify)
+app.command()(doctor.doctor)
 
 
 @app.callback(epilog=EPILOG)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
-from ..errors import PromptSegError
+from ..errors import ExportError, ImageError, MemoryLimitError, NumericalError
 from .outputs import OutputFolder, Row
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(
                 done = None if overwrite else output.done(photo)
                 summary.append((photo, answer(photo) if done is None else done))
                 earlier += done is not None
-            except PromptSegError as error:
+            except (ImageError, ExportError, MemoryLimitError, NumericalError) as error:  # another photo may do better
                 failures.append(str(error) if str(photo) in str(error) else f"{photo}: {error}")
     _report(summary, output.root, earlier, failures)
 

@@ -28,7 +28,7 @@ EPILOG = """[bold]Examples[/bold]
 
 [bold]What is written[/bold]
 
-    out/PHOTO/overlay.png, out/PHOTO/masks/000-a_dog.png and so on: a photo that is already done is skipped.
+    out/PHOTO/overlay.png, out/PHOTO/masks/000-a-dog.png and so on: a photo that is already done is skipped.
     Exit code 3: some photos could not be read or written; the others are done."""
 
 
@@ -43,7 +43,9 @@ def segment(
     ] = None,
     negative: Annotated[list[str] | None, typer.Option(help="What must not be in the masks. Repeatable.")] = None,
     model: Model = "pocket",
-    threshold: Annotated[float | None, typer.Option(help="Probability, 0 to 1, above which a pixel counts; default: the model's.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Probability above which a pixel counts; default: the model's.")
+    ] = None,
     output: Output = Path("out"),
     formats: Formats = "overlay,png",
     upsample: Annotated[Literal["bilinear", "guided"], typer.Option(help="bilinear, or guided by the photo's edges.")] = "bilinear",

@@ -75,4 +75,4 @@ def _background(text: str | None) -> float | list[str] | None:
 def _rows(found: SemanticMap) -> list[Row]:
     pixels = found.size[0] * found.size[1]
     numbers = zip(found.classes, found.scores, found.areas, strict=True)
-    return [Row(name, area > 0, float(score), float(area / pixels)) for name, score, area in numbers]
+    return [Row(name, bool(area), float(score), float(area / pixels)) for name, score, area in numbers]

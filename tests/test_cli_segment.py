@@ -1,0 +1,220 @@
+"""The commands end to end, with the toy family in the model's place; `test_cli_pocket` does it with the built-in model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import promptseg.segmenter
+import toy_family
+from command_line import Cli
+from promptseg.cli import main
+
+
+class ToyCli(Cli):
+    """The toy takes the place of whatever model a command asks for, and counts the photos that it encodes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(monkeypatch, capsys)
+        self.segmenter = toy_family.segmenter()
+        monkeypatch.setattr(promptseg.segmenter, "load", lambda *_, **__: self.segmenter)
+
+    @property
+    def encoded(self) -> int:
+        return int(self.segmenter.model.encodings["image"])
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ToyCli:
+    """The current folder holds photos/{one,two}.png, red on the left, and photos/Ünï cödé.png, all green."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for shift, name in enumerate(("one", "two")):
+        Image.fromarray(np.roll(toy_family.photo(), shift, axis=1)).save(f"photos/{name}.png")
+    Image.new("RGB", (30, 20), (0, 255, 0)).save("photos/Ünï cödé.png")
+    return ToyCli(monkeypatch, capsys)
+
+
+def read(path: str) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("L")) > 0
+
+
+def test_a_photo_and_two_phrases(cli: ToyCli) -> None:
+    code, out, err = cli("segment", "photos/one.png", "red", "a unicorn")
+    assert (code, err) == (0, "")
+    rows = [line.replace("│", " ").split() for line in out.splitlines() if "one.png" in line]
+    assert [row[:3] for row in rows] == [["one.png", "red", "yes"], ["one.png", "a", "unicorn"]]
+    assert rows[1][3:] == ["no", "0.00", "0.0%"]
+    files = sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.png"))
+    assert files == ["one/masks/000-red.png", "one/masks/001-a-unicorn.png", "one/overlay.png"]
+    red = read("out/one/masks/000-red.png")
+    assert red.shape == (40, 60)
+    assert red[:, :17].all()
+    assert not red[:, 23:].any()
+    assert not read("out/one/masks/001-a-unicorn.png").any()
+
+
+def test_every_format_is_written(cli: ToyCli) -> None:
+    code, _, err = cli("segment", "photos", "red", "-o", "found", "-f", "overlay,png,coco,geojson,yolo,npz")
+    assert (code, err) == (0, "")
+    for name in ("one", "two", "Ünï cödé"):
+        names = {path.name for path in (Path("found") / name).iterdir()}
+        assert {"overlay.png", "masks", "coco.json", "masks.geojson", "yolo.txt", "masks.npz", "done.json"} <= names
+    assert json.loads(Path("found/one/coco.json").read_text())[0]["segmentation"]["size"] == [40, 60]
+    assert Path("found/one/yolo.txt").read_text()
+    assert Path("found/Ünï cödé/yolo.txt").read_text() == ""
+
+
+def test_exemplar_by_mask_and_by_box(cli: ToyCli) -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[:, 42:] = 255
+    Image.fromarray(mask).save("blue.png")
+    by_mask = cli("segment", "photos/one.png", "--exemplar", "photos/one.png", "blue.png", "-o", "a")
+    by_box = cli("segment", "photos/one.png", "--exemplar", "photos/one.png", "42,0,60,40", "-o", "b")
+    assert (by_mask[0], by_box[0]) == (0, 0)
+    (one,), (two,) = Path("a/one/masks").iterdir(), Path("b/one/masks").iterdir()
+    np.testing.assert_array_equal(read(str(one)), read(str(two)))
+    assert read(str(one))[:, 43:].all()
+
+
+def test_negative_and_threshold_reach_the_model(cli: ToyCli) -> None:
+    cli("segment", "photos/one.png", "red", "-o", "plain")
+    cli("segment", "photos/one.png", "red", "--negative", "red", "--negative", "a unicorn", "-o", "same")
+    cli("segment", "photos/one.png", "red", "--threshold", "0.999", "-o", "strict")
+    plain, same, strict = (read(f"{name}/one/masks/000-red.png") for name in ("plain", "same", "strict"))
+    np.testing.assert_array_equal(plain, same)  # equally probable stays in
+    assert strict.sum() < plain.sum()
+
+
+def test_tiles_reach_the_model(cli: ToyCli) -> None:
+    cli("segment", "photos/one.png", "red", "--tile", "30")
+    assert cli.encoded == 6
+
+
+# --- going on -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_only_what_is_left(cli: ToyCli) -> None:
+    cli("segment", "photos/one.png", "red")
+    assert cli.encoded == 1
+    code, out, _ = cli("segment", "photos", "red")
+    assert code == 0
+    assert cli.encoded == 3
+    assert "1 from an earlier run" in out
+    cli.segmenter._runner.features.clear()
+    cli("segment", "photos", "red", "--overwrite")
+    assert cli.encoded == 6
+
+
+def test_another_question_is_not_done(cli: ToyCli) -> None:
+    cli("segment", "photos/one.png", "red")
+    _, out, _ = cli("segment", "photos/one.png", "green")
+    assert "earlier" not in out
+    assert [path.name for path in Path("out/one/masks").iterdir()] == ["000-green.png"]
+
+
+def test_a_changed_exemplar_is_another_question(cli: ToyCli) -> None:
+    ask = ("segment", "photos/one.png", "--exemplar", "photos/two.png", "0,0,10,40")
+    cli(*ask)
+    Image.new("RGB", (30, 40), (0, 0, 255)).save("photos/two.png")
+    assert "earlier" not in cli(*ask)[1]
+    assert "earlier" in cli(*ask)[1]
+
+
+def test_unreadable_photos_do_not_stop_the_others(cli: ToyCli) -> None:
+    Path("photos/damaged.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photo")
+    Path("photos/empty.png").write_bytes(b"")
+    code, out, err = cli("segment", "photos", "missing.jpg", "red")
+    assert code == 3
+    assert "3 photos in out" in out
+    lines = err.splitlines()
+    assert len(lines) == 3
+    for name, line in zip(("damaged.jpg", "empty.png", "missing.jpg"), lines, strict=True):
+        assert line.startswith("promptseg: ")
+        assert name in line
+    assert Path("out/two/overlay.png").exists()
+
+
+def test_a_place_that_cannot_be_written(cli: ToyCli) -> None:
+    Path("out").write_text("a file")
+    code, _, err = cli("segment", "photos/one.png", "red")
+    assert code == 3
+    assert "-o" in err
+
+
+def test_many_photos_are_summed_up_by_prompt(cli: ToyCli) -> None:
+    for index in range(45):
+        Image.new("RGB", (8, 8), (255 * (index % 2), 0, 0)).save(f"photos/{index}.png")
+    _, out, _ = cli("segment", "photos", "red")
+    assert "24 of 48" in out
+
+
+# --- errors -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("segment", "a dog"), 1, "No photo was given"),
+        (("segment", "photos/one.png"), 1, "No prompt was given"),
+        (("segment", "photos/one.png", " "), 1, "empty"),
+        (("segment", "photos/one.png", "red", "-f", "jpeg2000"), 1, "'jpeg2000' is no format; allowed: overlay"),
+        (("segment", "photos/one.png", "red", "-f", ","), 1, "No format"),
+        (("segment", "photos/one.png", "--exemplar", "photos/one.png", "1,2,3,x"), 1, "X0,Y0,X1,Y1"),
+        (("segment", "photos/one.png", "--exemplar", "nowhere.png", "0,0,9,9"), 1, "nowhere.png does not exist"),
+        (("segment", "photos/one.png", "red", "--threshold", "2"), 2, "threshold"),
+        (("segment", "photos/one.png", "red", "--tile", "3"), 1, "at least 16"),
+        (("segment", "photos/one.png", "red", "--upsample", "cubic"), 2, "cubic"),
+        (("semantic", "photos/one.png", "red", "--background", "7"), 1, "0 to 1"),
+        (("segmnt",), 2, "segmnt"),
+    ],
+)
+def test_errors_are_one_line_and_have_a_code(cli: ToyCli, arguments: tuple[str, ...], code: int, says: str) -> None:
+    found, _, err = cli(*arguments)
+    assert found == code
+    assert says in err
+    assert "Traceback" not in err
+    if code != 2:
+        assert len(err.splitlines()) == 1
+        assert err.startswith("promptseg: ")
+
+
+def test_debug_shows_the_traceback(cli: ToyCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptseg.errors import ImageError
+
+    monkeypatch.setattr(sys, "argv", ["promptseg", "segment", "a dog", "--debug"])
+    with pytest.raises(ImageError):
+        main()
+
+
+def test_warnings_are_one_line(cli: ToyCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    def ask(*_: Any, **__: Any) -> None:
+        warnings.showwarning("the phrase is long", UserWarning, "file.py", 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promptseg.segmenter, "load", ask)
+    code, _, err = cli("segment", "photos/one.png", "red")
+    assert code == 130
+    assert err.splitlines()[0] == "promptseg: the phrase is long"
+
+
+# --- semantic -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_semantic_maps(cli: ToyCli) -> None:
+    code, out, err = cli("semantic", "photos", "red", "green", "blue", "white", "--background", "0.5")
+    assert (code, err) == (0, "")
+    assert "Ünï cödé.png" in out
+    labels = np.asarray(Image.open("maps/one/labels.png"))
+    assert labels.shape == (40, 60)
+    assert [int(labels[20, x]) for x in (5, 30, 55)] == [1, 2, 3]
+    code, out, _ = cli("semantic", "photos", "red", "green", "blue", "white", "--background", "0.5")
+    assert "3 from an earlier run" in out

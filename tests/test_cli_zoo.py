@@ -1,0 +1,135 @@
+"""The commands about models, with a sixth family in the catalogue: small enough to convert, keep and use in a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import toy_family
+from command_line import Cli
+from promptseg import load, zoo
+from promptseg.cli import doctor
+from promptseg.errors import ConfigError, UnknownModel, WeightsError, WeightsNotFound
+
+pytestmark = pytest.mark.usefixtures("sixth_family")
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The current folder holds toy.pth, the toy's published weights, and photo.png; nothing is in the cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.save({"toy.gain": torch.tensor(20.0)}, "toy.pth")
+    Image.fromarray(toy_family.photo()).save("photo.png")
+    return Cli(monkeypatch, capsys)
+
+
+def test_models_lists_every_card_and_whether_it_is_here(cli: Cli) -> None:
+    code, out, _ = cli("models")
+    assert code == 0
+    for card in zoo.cards():
+        assert card.name in out
+    toy = next(line for line in out.splitlines() if "toy" in line)
+    assert "Apache-2.0" in toy
+    assert "no" in toy.split()
+
+
+def test_a_converted_file_is_used_by_name(cli: Cli) -> None:
+    assert cli("segment", "photo.png", "red", "--model", "toy")[0] == 1
+    code, out, err = cli("convert", "toy.pth", "--as", "toy")
+    assert (code, err) == (0, "")
+    assert "--model toy" in out
+    assert cli("segment", "photo.png", "red", "--model", "toy")[0] == 0
+    assert (np.asarray(Image.open("out/photo/masks/000-red.png")) > 0)[:, :17].all()
+    toy = next(line for line in cli("models")[1].splitlines() if "toy" in line)
+    assert "yes" in toy.split()
+
+
+def test_a_converted_file_is_used_by_folder(cli: Cli) -> None:
+    code, out, _ = cli("convert", "toy.pth", "--as", "toy", "-o", "mine")
+    assert code == 0
+    assert "--model mine" in out
+    assert sorted(path.name for path in Path("mine").iterdir()) == ["config.json", "model.safetensors"]
+    assert cli("segment", "photo.png", "red", "--model", "mine")[0] == 0
+
+
+def test_conversion_is_strict(cli: Cli) -> None:
+    torch.save({"toy.gain": torch.tensor(20.0), "toy.extra": torch.tensor(1.0)}, "toy.pth")
+    code, _, err = cli("convert", "toy.pth", "--as", "toy")
+    assert code == 1
+    assert "toy.extra" in err
+    assert "did you mean 'toy'" in cli("convert", "toy.pth", "--as", "toi")[2].lower()
+
+
+def test_load_takes_names_folders_and_bare_files(cli: Cli) -> None:
+    with pytest.raises(WeightsNotFound):
+        load("toy")
+    with pytest.raises(ConfigError, match="card="):
+        load("toy.pth")
+    image = toy_family.photo()
+    from_file = load("toy.pth", card="toy", precision="float32")(image, "red")[0].mask
+    zoo.convert(["toy.pth"], "toy", "mine")
+    np.testing.assert_array_equal(load(Path("mine"), precision="float32")(image, "red")[0].mask, from_file)
+    with pytest.raises(UnknownModel, match="Did you mean 'toy'"):
+        load("toys")
+
+
+def test_info_of_models_and_files(cli: Cli) -> None:
+    code, out, _ = cli("info", "toy")
+    assert code == 0
+    assert "nobody's paper" in out
+    assert "toy.pth" in out  # how to get it
+    code, out, _ = cli("info", "toy.pth")
+    assert code == 0
+    assert "toy.gain ()" in out
+    assert "float32" in out
+    code, _, err = cli("info", "toyy")
+    assert code == 1
+    assert "Did you mean 'toy'" in err
+
+
+def test_pull_without_network_says_which_file_to_put_where(cli: Cli) -> None:
+    code, _, err = cli("pull", "toy")
+    assert code == 1
+    assert "toy.pth" in err
+    assert str(Path("cache", "models", "toy")) in err
+
+
+def test_verify_needs_published_values(cli: Cli) -> None:
+    code, _, err = cli("verify", "toy.pth", "--as", "toy")
+    assert code == 1
+    assert "clipseg-rd64" in err  # a model that has some
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_verify_says_whether_it_is_the_model(cli: Cli, monkeypatch: pytest.MonkeyPatch, passed: bool) -> None:
+    found = zoo.Verification("toy", (zoo.Check("logits", "nobody", 1e-5 if passed else 0.7, 1e-3),))
+    monkeypatch.setattr(zoo, "verify", lambda *_, **__: found)
+    code, out, err = cli("verify", "toy")
+    assert code == (0 if passed else 1)
+    assert ("These are the published weights" in out) is passed
+    assert ("not the published weights" in err) is not passed
+
+
+def test_doctor_names_what_a_report_needs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = cli("doctor")
+    assert code == 0
+    for word in ("promptseg", "torch", torch.__version__, "device", "precision", "cache", "offline: HF_HUB_OFFLINE", "models here"):
+        assert word in out
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for reachable, says in ((True, "can be reached"), (False, "built-in and converted models work")):
+        monkeypatch.setattr(doctor, "_reachable", lambda reachable=reachable: reachable)
+        assert says in cli("doctor")[1]
+
+
+def test_the_sixth_family_exports_its_weights_both_ways(cli: Cli) -> None:
+    model = zoo.from_official("toy", {"toy.gain": torch.tensor(3.0)})
+    assert list(zoo.to_official(model)) == ["toy.gain"]
+    assert list(zoo.to_official(model, "hf")) == ["model.gain"]
+    with pytest.raises(WeightsError, match=r"toy\.gain"):
+        zoo.from_official("toy", {})
