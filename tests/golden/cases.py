@@ -25,7 +25,7 @@ COLLECTION = HERE.parents[1].parent / "shared" / "golden"  # the whole collectio
 Results: TypeAlias = Mapping[str, Any]  # what a runner computed, by the names of the family's list of kinds
 
 
-class NotYet(Exception):
+class NotYetError(Exception):
     """A variant of a known kind whose network is not part of the package yet."""
 
 
@@ -87,9 +87,9 @@ class Case:
 
     def compare(self, results: Results) -> list[Check]:
         """Each expected tensor and value against its own tolerance, in the order of the file."""
-        checks = [_compare(name, self.tensors[name], _part(results, facts), facts["tol"]) for name, facts in self._outputs().items()]
+        checks = [compare(name, self.tensors[name], _part(results, facts), facts["tol"]) for name, facts in self._outputs().items()]
         for name, expected in self.data.get("values", {}).items():
-            checks.append(_compare_value(name, expected["value"], results.get(name, _MISSING), expected.get("tol")))
+            checks.append(compare_value(name, expected["value"], results.get(name, _MISSING), expected.get("tol")))
         return checks
 
     def _outputs(self) -> dict[str, Any]:
@@ -155,10 +155,10 @@ def _part(results: Results, facts: Mapping[str, Any]) -> Any:
     if value is _MISSING:
         return value
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    return array[_index(facts["slice"])] if facts.get("slice") else array
+    return array[index_of(facts["slice"])] if facts.get("slice") else array
 
 
-def _index(text: str) -> Any:
+def index_of(text: str) -> Any:
     """``[:, 0, ::4]`` as an index."""
     expression = ast.parse(f"x{text}", mode="eval").body
     assert isinstance(expression, ast.Subscript)
@@ -173,7 +173,7 @@ def _literal(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _compare(name: str, reference: NDArray[Any], result: Any, tolerance: Mapping[str, Any]) -> Check:
+def compare(name: str, reference: NDArray[Any], result: Any, tolerance: Mapping[str, Any]) -> Check:
     if result is _MISSING:
         return Check(name, math.inf, math.inf, "the runner has no such result")
     if result.shape != reference.shape:
@@ -207,13 +207,13 @@ def _ratio(error: float, allowed: float) -> float:
     return error / allowed if allowed else (0.0 if error == 0 else math.inf)
 
 
-def _compare_value(name: str, expected: Any, result: Any, tolerance: Mapping[str, Any] | None) -> Check:
+def compare_value(name: str, expected: Any, result: Any, tolerance: Mapping[str, Any] | None) -> Check:
     if result is _MISSING:
         return Check(name, math.inf, math.inf, "the runner has no such value")
     numeric = tolerance is not None and "equal" not in tolerance and expected is not None and result is not None
     if numeric:
         assert tolerance is not None
-        return _compare(name, np.asarray(expected, np.float64), np.asarray(result, np.float64), tolerance)
+        return compare(name, np.asarray(expected, np.float64), np.asarray(result, np.float64), tolerance)
     same = result == expected
     return Check(
         name, 0.0 if same else math.inf, 0.0 if same else math.inf, "" if same else f"{_short(result)} instead of {_short(expected)}"

@@ -1,7 +1,7 @@
 """Reference cases against this package: ``python tests/golden/check.py [--known] PATH...``
 
-Each PATH is a case (its .json or .safetensors), or a folder with cases in it. For every expected tensor and value the largest error is printed
-beside its share of the tolerance that the case states. Exit status: 0 all within, 1 something beyond its tolerance (or failing otherwise),
+Each PATH is a case (its .json or .safetensors) or a folder with cases in it. For every expected tensor and value the largest error is
+printed beside its share of the tolerance that the case states. Exit status: 0 all within, 1 something beyond its tolerance (or an error),
 2 a kind without a runner; ``--known`` lists such kinds and skips them.
 """
 
@@ -19,7 +19,8 @@ from typing import TypeAlias
 import runners_clip
 import runners_clipseg
 import torch
-from cases import Case, Check, NotYet, Results
+from cases import Case, Check, NotYetError, Results
+
 from promptseg.errors import PromptTruncated
 
 Runner: TypeAlias = Callable[[Case], Results]
@@ -31,11 +32,11 @@ def run(case: Case) -> list[Check]:
     """Compute a case with this package and compare.
 
     Raises:
-        NotYet: its kind has no runner, or its variant no network.
+        NotYetError: its kind has no runner, or its variant no network.
     """
     runner = RUNNERS.get(case.kind)
     if runner is None:
-        raise NotYet(f"no runner for {case.kind}")
+        raise NotYetError(f"no runner for {case.kind}")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptTruncated)  # long texts are cut on purpose here
         return case.compare(runner(case))
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         try:
             checks = run(case)
-        except NotYet as reason:
+        except NotYetError as reason:
             unknown.setdefault(str(reason), []).append(case.path.stem)
             continue
         except Exception:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ def weight(name: str, shape: Sequence[int]) -> NDArray[np.float32]:
     if name.endswith("logit_scale"):
         return np.full(shape, math.log(1 / 0.07), np.float32)
     rng = np.random.Generator(np.random.Philox(key=zlib.crc32(name.encode())))
-    z = np.asarray(rng.standard_normal(tuple(shape), dtype=np.float32))
+    z = rng.standard_normal(tuple(shape), dtype=np.float32)
+    value: NDArray[Any]
     if name.endswith("running_var"):
         value = 1 + 0.1 * np.abs(z)
     elif name.endswith("running_mean"):
@@ -44,4 +46,5 @@ def image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     for _ in range(5):
         cy, cx, ry, rx = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), *rng.uniform(0.05, 0.3, 2)
         canvas[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1] = rng.uniform(0, 255, 3)
-    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+    return pixels

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cases import Case, NotYet, Results
+from cases import Case, NotYetError, Results
 from PIL import Image
+from torch import Tensor, nn
+
 from promptseg.errors import PromptError
 from promptseg.images import clip_pixels
 from promptseg.nn.clip import Clip
@@ -17,13 +19,12 @@ from promptseg.nn.clip_config import ClipTextConfig, ClipVisionConfig
 from promptseg.nn.clip_keys import openai_image, openai_text
 from promptseg.nn.conversion import load_official
 from promptseg.tokenizers import clip as clip_tokenizer
-from torch import Tensor, nn
 
 
 def configs(config: Mapping[str, Any]) -> tuple[ClipVisionConfig, ClipTextConfig]:
     """The constructor arguments of the published class as our configurations."""
     if isinstance(config["vision_layers"], list):
-        raise NotYet("CLIP's residual networks")
+        raise NotYetError("CLIP's residual networks")
     width, patch, embed = config["vision_width"], config["vision_patch_size"], config["embed_dim"]
     grid = config["image_resolution"] // patch
     image = ClipVisionConfig(width=width, layers=config["vision_layers"], heads=width // 64, patch=patch, grid=grid, embed=embed)

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from cases import Case, NotYet, Results
+from cases import Case, NotYetError, Results
 from numpy.typing import NDArray
+from runners_clip import configs, recorded
+from torch import Tensor
+
 from promptseg.contracts import Preprocess, PromptFeatures, View
 from promptseg.errors import PromptSegError
 from promptseg.images import to_pixels
@@ -20,8 +23,6 @@ from promptseg.nn.clip_keys import openai_image
 from promptseg.nn.conversion import from_official
 from promptseg.nn.positions import resize_kernel, resize_table
 from promptseg.prompts import Exemplar, Text
-from runners_clip import configs, recorded
-from torch import Tensor
 
 OURS = {  # their constructor argument -> our field
     "extract_layers": "taps",
@@ -44,7 +45,7 @@ NETWORKS = ("CLIPDensePredT", "CLIPDensePredTMasked")
 def config_of(config: Mapping[str, Any]) -> ClipSegConfig:
     """The published constructor's arguments as our configuration."""
     if config["class"] not in NETWORKS:
-        raise NotYet(f"the network {config['class']}")
+        raise NotYetError(f"the network {config['class']}")
     image, text = configs(config["clip"])
     given = {key: value for key, value in config.items() if key not in ("class", "version", "clip", *WITHOUT_EFFECT)}
     return ClipSegConfig(image=image, text=text, **{"reduce_dim": 128, **{OURS[key]: value for key, value in given.items()}})

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import isqrt
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ class ImageTower(nn.Module):
         seen: dict[int, Tensor] = {}
         attended: dict[int, Tensor] = {}
         last = len(self.blocks) - 1 if embed else max((*taps, *weights), default=-1)
-        for index, block in enumerate(self.blocks[: last + 1]):
+        for index, block in enumerate(self._first(last + 1)):
             masked = mask is not None and (mask.blocks is None or index in mask.blocks)
             if masked or index in weights:
                 x, attention = block.with_weights(x, factors if masked else None)
@@ -92,13 +93,16 @@ class ImageTower(nn.Module):
         embedding = self.norm_post(x[:, 0]) @ self.projection if embed else None
         return ImageTokens(embedding, grid, seen, attended)
 
+    def _first(self, count: int) -> list[PreNormBlock]:
+        return [cast(PreNormBlock, block) for block in self.blocks[:count]]
+
     def embed_patches(self, pixels: Tensor, stride: int | None = None, square: bool = False) -> tuple[Tensor, tuple[int, int]]:
         """pixels (B, 3, H, W) -> the first block's input (B, 1 + h * w, C) and the grid (h, w)."""
         size = stride or self.config.patch
         if min(pixels.shape[-2:]) < size:
             raise ImageError(f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads patches of {size}x{size}. Show it larger.")
         if stride is None:
-            patches = self.patch_embedding(pixels)
+            patches: Tensor = self.patch_embedding(pixels)
         else:
             patches = F.conv2d(pixels, resize_kernel(self.patch_embedding.weight, size), stride=size)
         grid = (patches.shape[-2], patches.shape[-1])
@@ -157,7 +161,8 @@ class Clip(nn.Module):
 
     def similarity(self, image: Tensor, text: Tensor) -> Tensor:
         """Embeddings (B, E) and (N, E) -> logits (B, N): scaled cosines."""
-        return self.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        logits: Tensor = self.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        return logits
 
 
 def _batches(order: Tensor, ends: Tensor) -> list[Tensor]:

@@ -131,7 +131,7 @@ class Model(Clip):
         return result
 
     def _stretch(self, exemplar: Exemplar) -> tuple[Tensor, Tensor]:
-        """Image (3, S, S) normalised and mask (S, S), S the side at which photos are shown; as the quick start does, without antialiasing."""
+        """Image (3, S, S) normalised and mask (S, S), S the side at which photos are shown; sampled without antialiasing, as photos are."""
         device, size = self.text.projection.device, (self.config.preprocess.size,) * 2
         image = torch.tensor(np.asarray(exemplar.image), device=device).permute(2, 0, 1).float() / 255
         image = F.interpolate(normalise(image)[None], size, mode="bilinear", align_corners=False)[0]

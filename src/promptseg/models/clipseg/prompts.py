@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,9 +30,8 @@ def _blended(mode: str) -> Drawing:
     return lambda image, mask: blend(image, mask, mode)[0]
 
 
-def _drawn(**options: float | bool) -> Drawing:
-    draw = partial(img_preprocess, **options)  # type: ignore[arg-type]  # the keywords are typed there
-    return lambda image, mask: draw(image, mask, image_size=image.shape[-1])
+def _drawn(**options: Any) -> Drawing:
+    return lambda image, mask: img_preprocess(image, mask, image_size=image.shape[-1], **options)
 
 
 # The blending modes of the data code and the variants of the paper's table 7 (appendix: their arguments).
