@@ -23,6 +23,7 @@ from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
 from .exemplars import decode_exemplars, needs_photo
 from .inference import Runner
+from .postprocess import semantic_map
 from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text, as_prompts
 from .results import Masks, SemanticMap
 from .semantics import Background, ClassNames, Contest
@@ -195,7 +196,7 @@ class Segmenter:
 
         ``classes``: names; a list of synonyms in place of a name counts as one class, as probable as the most probable of them.
         ``background``: None gives every pixel a class; a probability leaves out pixels of which no class is more probable; a name, or
-        names, compete as well but win nothing: -1 in the map, as for the threshold.
+        names, compete as well, and their pixels are nothing. Nothing is -1 in the map.
 
         Raises:
             UnsupportedTask: the model has no semantic segmentation.
@@ -210,8 +211,8 @@ class Segmenter:
         contest = Contest.between(classes, background)
 
         def label(photo: ImageInput, size: Size, answer: DenseLogits) -> SemanticMap:
-            labels, scores = contest.decide(answer.logits[0].numpy(), size)
-            return SemanticMap(labels, contest.classes, scores=scores, photo=photo, model=self.card.name)
+            logits = contest.per_class(answer.logits[0].numpy())
+            return semantic_map(logits, size, contest.classes, background=contest.background, photo=photo, model=self.card.name)
 
         return self._answer(image, (self._question(contest.phrases),), options, label)
 

@@ -1,0 +1,57 @@
+"""Semantic maps: the classes compete, synonyms do not, and the background wins nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptseg.errors import ConfigError, PromptError
+from toy_family import photo, segmenter
+
+CENTRES = (slice(20, 21), [5, 30, 55])  # of the red, green and blue thirds
+
+
+def labels(*arguments: Any, **options: Any) -> list[int]:
+    return [int(value) for value in segmenter().semantic(photo(), *arguments, **options).labels[CENTRES][0]]
+
+
+def test_every_pixel_has_the_most_probable_class() -> None:
+    found = segmenter().semantic(photo(), ["blue", "red", "green"])
+    assert found.labels.shape == (40, 60)
+    assert found.classes == ("blue", "red", "green")
+    assert [int(value) for value in found.labels[CENTRES][0]] == [1, 2, 0]
+    assert found.scores.shape == (3,)
+    assert (found.scores > 0.5).all()
+
+
+def test_synonyms_are_one_class() -> None:
+    assert labels([["sea", "blue"], ("red", "green")]) == [1, 1, 0]
+    assert segmenter().semantic(photo(), [["sea", "blue"], "red"]).classes == ("sea", "red")
+
+
+@pytest.mark.parametrize(
+    ("background", "expected"),
+    [(None, [0, 1, 0]), (0.5, [0, 1, -1]), ("blue", [0, 1, -1]), (["green", "blue"], [0, -1, -1]), ("red", [-1, 1, -1])],
+)
+def test_background(background: Any, expected: list[int]) -> None:
+    assert labels(["red", "green"], background=background) == expected  # blue is as far from red as from green: the earlier one wins
+
+
+def test_lists_and_embeddings() -> None:
+    ask = segmenter()
+    together = ask.semantic([photo(), photo(20, 20)], ["red", "green", "blue"])
+    assert [one.size for one in together] == [(40, 60), (20, 20)]
+    embedded = ask.semantic(ask.embed_image(photo()), ["red", "green", "blue"])
+    np.testing.assert_array_equal(embedded.labels, together[0].labels)
+    assert ask.model.encodings["image"] == 2
+
+
+@pytest.mark.parametrize(
+    ("classes", "background", "error"),
+    [(None, None, PromptError), ([], None, PromptError), ("red", None, PromptError), ([""], None, PromptError), (["red"], 3, ConfigError)],
+)
+def test_impossible_questions(classes: Any, background: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        segmenter().semantic(photo(), classes, background=background)
