@@ -164,7 +164,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: f
 
 def _cut(text: str, keep: int) -> str:
     tail = min(8, keep // 2)
-    return f"{text[: keep - tail]}…{text[len(text) - tail :]}"
+    return f"{text[: keep - tail]}...{text[len(text) - tail :]}"
 
 
 def _emptiest_corner(covered: NDArray[np.bool_], width: int, height: int, margin: int) -> tuple[int, int]:

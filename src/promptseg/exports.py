@@ -90,7 +90,7 @@ class Exports(ABC):
         """The legend: what was found first, by score, then what was not."""
         pairs = sorted(zip(self._masks(), self._colours(), strict=True), key=lambda pair: (not pair[0].area, -pair[0].score))
         return [
-            Entry(f"{mask.label}  {mask.score:.0%}" if mask.area else f"{mask.label}  –", colour if mask.area else None)
+            Entry(f"{mask.label}  {mask.score:.0%}" if mask.area else f"{mask.label}  not found", colour if mask.area else None)
             for mask, colour in pairs
         ]
 

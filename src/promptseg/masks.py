@@ -19,7 +19,7 @@ from .contracts import Size
 from .errors import ImageError
 from .prompts import Prompt, Text, describe
 from .rle import Box, Rle
-from .sources import ArraySource, RunSource, Source
+from .sources import ArraySource, LogitSource, RunSource, Source
 
 if TYPE_CHECKING:
     from .results import Instances
@@ -88,6 +88,11 @@ class Mask:
     def probabilities(self) -> FloatArray:
         """(H, W) float32 in 0..1 before negative prompts are taken away; of a mask that is kept as runs 0 and 1, or its feathered edge."""
         return self._source.probabilities()
+
+    @property
+    def logits(self) -> NDArray[np.floating] | None:
+        """The raw logits (h, w) at model resolution; None for a mask that is kept as runs."""
+        return self._source.logits if isinstance(self._source, LogitSource) else None
 
     @property
     def score(self) -> float:

@@ -27,14 +27,6 @@ FloatArray: TypeAlias = NDArray[np.float32]
 Enlarge: TypeAlias = Callable[[NDArray[np.floating]], FloatArray]
 
 
-class Guide:
-    def __init__(self, photo):
-        self.photo = photo
-
-    def enlarge(self, logits):
-        return enlarge(logits, self.photo.shape[:2])
-
-
 def enlarge(logits: NDArray[np.floating], size: Size) -> FloatArray:
     """One map (h, w) of any float type -> (H, W) float32, bilinear, align_corners False, no antialiasing."""
     source = torch.from_numpy(np.ascontiguousarray(logits, dtype=np.float32))

@@ -61,10 +61,10 @@ class Canvas:
     @cached_property
     def enlarge(self) -> Callable[[NDArray[np.floating]], FloatArray]:
         """Logits (h, w) -> (H, W) float32."""
-        from . import postprocess
+        from . import guided, postprocess
 
         if self.upsample == "guided" and self.photo is not None:
-            return postprocess.Guide(photo_of(self.photo, self.size)).enlarge
+            return guided.Guide(photo_of(self.photo, self.size)).enlarge
         return lambda logits: postprocess.enlarge(logits, self.size)
 
     @cached_property
