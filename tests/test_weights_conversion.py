@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +21,17 @@ from promptseg.models.clipseg.keys import LAYOUTS
 from promptseg.models.clipseg.network import Model
 from promptseg.nn import conversion
 from promptseg.nn.clip_config import ClipTextConfig, ClipVisionConfig
+from small_clipseg import SMALL
+from small_clipseg import model as small
 
 GOLDEN = Path(__file__).parent / "golden"
 DECODERS = {"clipseg-rd64": "rd64-uni", "clipseg-rd16": "rd16-uni", "clipseg-rd64-refined": "rd64-uni-refined"}
-SMALL: dict[str, Any] = {
-    "image": ClipVisionConfig(width=32, layers=4, heads=2, patch=16, grid=2, embed=16),
-    "text": ClipTextConfig(width=24, layers=2, heads=2, embed=16, vocabulary=49408),
-    "taps": (1, 2, 3),
-    "reduce_dim": 8,
-    "heads": 2,
-    "hidden": 16,
-}
 
 
 def inventory(family: str, name: str) -> dict[str, Tensor]:
     """All tensors of a published file at full size, each a single stored zero."""
     entries = json.loads((GOLDEN / family / f"inventory_{name}.json").read_text(encoding="utf-8"))["tensors"]
     return {entry["name"]: torch.zeros(()).expand(entry["shape"]) for entry in entries}
-
-
-@cache
-def small(name: str = "clipseg-rd64", **changes: Any) -> Model:
-    torch.manual_seed(0)
-    return Model(replace(zoo.config(name), **SMALL, **changes)).eval()
 
 
 def copies(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

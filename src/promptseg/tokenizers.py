@@ -93,7 +93,9 @@ class ClipTokenizer:
         import torch
 
         texts = (texts,) if isinstance(texts, str) else texts
-        rows = [[self.start, *self._fit(text, context - 2, truncate), self.end] for text in texts]
+        rows: list[list[int]] = []
+        for text in texts:  # a loop, so that warnings point to the caller
+            rows.append([self.start, *self._fit(text, context - 2, truncate), self.end])
         result = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=torch.long)
         for row, ids in zip(result, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids)

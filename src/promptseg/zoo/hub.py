@@ -48,11 +48,12 @@ def _fetch(published: Published, file: str, force: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     assert published.hub is not None
+    transport: type[Exception] = HfHubHTTPError.__bases__[0]  # the base error of the HTTP library that the client uses, whichever it is
     try:
         path = Path(hf_hub_download(published.hub, file, force_download=force))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise WeightsNotFound("there is no network, or HF_HUB_OFFLINE is set.") from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (transport, HfHubHTTPError, HFValidationError, OSError) as error:
         raise WeightsNotFound(f"{published.hub}/{file}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}") from None
     check(path, published.sha256)
     return path

@@ -34,7 +34,7 @@ def load(name: str | PathLike[str], *, card: str | None = None) -> tuple[nn.Modu
         UnsafeFile, WeightsError: the file cannot be used.
     """
     text = os.fspath(name)
-    if card is None and any(entry.name == text for entry in cards()):
+    if card in (None, text) and any(entry.name == text for entry in cards()):
         return _load_known(find_card(text))
     path = Path(text)
     if not path.exists():

@@ -1,0 +1,35 @@
+"""CLIPSeg at a size that tests can build and store in no time: two narrow towers, the smallest decoder of each kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from promptseg import zoo
+from promptseg.contracts import Card
+from promptseg.models.clipseg.network import Model
+from promptseg.nn.clip_config import ClipTextConfig, ClipVisionConfig
+
+SMALL: dict[str, Any] = {
+    "image": ClipVisionConfig(width=32, layers=4, heads=2, patch=16, grid=2, embed=16),
+    "text": ClipTextConfig(width=24, layers=2, heads=2, embed=16),
+    "taps": (1, 2, 3),
+    "reduce_dim": 8,
+    "heads": 2,
+    "hidden": 16,
+}
+
+
+def cards() -> tuple[Card, ...]:
+    """The family's cards, each with a small network."""
+    return tuple(replace(card, config=replace(card.config, **SMALL)) for card in zoo.cards() if card.family == "clipseg")
+
+
+@cache
+def model(name: str = "clipseg-rd64") -> Model:
+    """A card's network, small and random; not to be changed."""
+    torch.manual_seed(0)
+    return Model(replace(zoo.config(name), **SMALL)).eval()
