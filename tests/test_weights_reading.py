@@ -369,8 +369,9 @@ def test_zip_tricks_are_refused(tmp_path: Path) -> None:
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"\x80\x02\x8b\xff\xff\xff\x7f.",
         b"L" + b"9" * 10_000 + b"L\n.",
+        b"\x80\x02ccollections\nOrderedDict\nq\x00((" + b"K\x01K\x01\x86" * 10_000 + b"lt" + b"q\x01" + b"h\x00h\x01R" * 10_000 + b".",
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_bombs_end_quickly_in_one_of_our_errors(tmp_path: Path, bomb: bytes) -> None:
     (tmp_path / "bomb.pth").write_bytes(archived(bomb))

@@ -141,6 +141,8 @@ def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, _gradient: Any
 
 def _typed(function: Any, _type: Any, arguments: Any, *_: Any) -> Any:
     """`_rebuild_from_type_v2`: a tensor with Python attributes, which are left out."""
+    if not isinstance(function, Name) or function.module != "torch._utils":
+        return Placeholder("a tensor of a class of its own", arguments)
     return describe(function, arguments)
 
 

@@ -18,6 +18,7 @@ from ..errors import PromptSegError, UnsafeFile, WeightsError
 from .inert import Name, Placeholder, StorageKey, checked, describe, key, storage_key
 
 MAX_OPCODES: Final = 5_000_000  # a published checkpoint has some ten thousand; this is seconds of work, not hours
+MAX_COPIED: Final = 500_000  # items of lists handed to calls: Python 2 wrote ordered dictionaries so, a few hundred items each
 
 
 def parse(stream: IO[bytes] | bytes) -> tuple[Any, list[StorageKey]]:
@@ -44,6 +45,7 @@ class _Machine:
     marked: list[list[Any]] = field(default_factory=list)  # the stacks below each mark
     memo: dict[int, Any] = field(default_factory=dict)
     storages: list[StorageKey] = field(default_factory=list)  # in the order in which the file speaks of them
+    copied: int = 0  # items of lists handed to calls
 
     def run(self, opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> Any:
         for count, (opcode, argument, _) in enumerate(opcodes):
@@ -103,6 +105,10 @@ class _Machine:
         self.stack.append(self.storages[-1])
 
     def reduce(self, arguments: Any, target: Any) -> None:
+        if arguments and isinstance(arguments, tuple) and isinstance(arguments[0], (list, tuple)):
+            self.copied += len(arguments[0])  # a long list handed to many calls would fill the memory from a small file
+            if self.copied > MAX_COPIED:
+                raise WeightsError("The checkpoint's index copies the same lists over and over; no published one does.")
         self.stack.append(describe(target, arguments))
 
     def build(self, _: Any) -> None:
