@@ -33,7 +33,9 @@ def _card(name: str, summary: str, decoder: str, hub: str, config: ClipSegConfig
         summary=summary,
         source="Lüddecke & Ecker, Image Segmentation Using Text and Image Prompts, CVPR 2022; https://github.com/timojl/clipseg",
         code_license="MIT",
-        weights_license="not stated by the authors, whose MIT licence excludes the weights; Apache-2.0 according to the Hub's page",
+        weights_license="unstated"
+        if config.reduce_dim == 16
+        else "unstated; Hub page: Apache-2.0",  # the authors' MIT excludes the weights
         tasks=("masks", "semantic"),
         prompts=("text", "exemplar", "blend"),
         parameters=parameters,
