@@ -8,7 +8,7 @@ import warnings
 import typer
 
 from ..errors import PromptSegError
-from . import convert, doctor, info, models, pull, segment, semantic, verify
+from . import convert, doctor, evaluate, info, models, pull, segment, semantic, train, verify
 
 STOPPED, INTERRUPTED = 1, 130
 
@@ -32,6 +32,8 @@ app.command()(info.info)
 app.command()(pull.pull)
 app.command(epilog=convert.EPILOG)(convert.convert)
 app.command()(verify.verify)
+app.command()(train.train)
+app.command("eval")(evaluate.evaluate)
 app.command()(doctor.doctor)
 
 

@@ -1,1 +1,1 @@
-
+"""Readers of published data sets."""

@@ -1,1 +1,1 @@
-
+"""Building blocks that more than one family uses; imports only torch, `contracts` and `errors`."""
