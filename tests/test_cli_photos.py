@@ -37,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["b.jpg", "[a dog]"], ["b.jpg"], ["[a dog]"]),
         (["typo.jpg", "x"], ["typo.jpg"], ["x"]),
         (["notes.txt", "x"], ["notes.txt"], ["x"]),
+        (["deep\\Ünï cödé.webp", "x"], ["deep/Ünï cödé.webp"], ["x"]),
     ],
 )
 def test_files_folders_and_globs_are_photos_and_the_rest_prompts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -337,24 +338,28 @@ def test_tiles_see_what_the_whole_is_too_coarse_for() -> None:
     assert not mask[100:103, 100:200].any()
 
 
-def test_tiles_are_decoded_one_by_one_and_halves_equal_the_call() -> None:
+def test_embedded_tiles_equal_the_call() -> None:
     ask, image = segmenter(), np.kron(photo(), np.ones((5, 5, 1), np.uint8))
     whole = ask(image, "red", options=Options(tile=80))
     parts = ask(ask.embed_image(image, options=Options(tile=80)), "red")
     np.testing.assert_array_equal(dense(parts), dense(whole))
 
 
-def test_features_of_tiles_are_not_hoarded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_not_hoarded(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = segmenter()
-    alive: list[DenseLogits] = []
-    original = Model.merge
+    seen: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    decode = Model.decode
 
-    def merge(self: Model, predictions: Any, views: Any, size: Any) -> DenseLogits:
-        assert predictions is not list
-        alive.append(predictions)
-        return original(self, predictions, views, size)
+    def watched(self: Model, image: torch.Tensor, prompts: Any) -> DenseLogits:
+        nonlocal most
+        prediction = decode(self, image, prompts)
+        seen.append(weakref.ref(prediction.logits))
+        most = max(most, sum(ref() is not None for ref in seen))
+        return prediction
 
-    monkeypatch.setattr(Model, "merge", merge)
-    ask(np.kron(photo(), np.ones((5, 5, 1), np.uint8)), "red", options=Options(tile=80))
+    monkeypatch.setattr(Model, "decode", watched)
+    ask(np.kron(photo(), np.ones((5, 5, 1), np.uint8)), "red", options=Options(tile=40))
+    assert len(seen) > 30
+    assert most <= 2  # the one being added and the one being made
     assert len(ask._runner.features) == 0
-    assert len(alive) == 1

@@ -47,7 +47,7 @@ def sort_arguments(arguments: Sequence[str], prompts: Iterable[str] = (), *, nee
 
 def _photos(argument: str) -> list[Path] | None:
     """The photos that an argument names; None when it is a prompt."""
-    path = Path(argument)
+    path = _path(argument)
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if _is_photo(file) and file.is_file())
     elif path.exists() or (_is_photo(path) and not glob.has_magic(argument)):
@@ -59,6 +59,12 @@ def _photos(argument: str) -> list[Path] | None:
     if not found:
         raise ImageError(f"{argument} holds no photo. Files that end in {', '.join(sorted(SUFFIXES))} are taken.")
     return found
+
+
+def _path(argument: str) -> Path:
+    """The path, also when it is written as on Windows while this system is another."""
+    path, other = Path(argument), Path(argument.replace("\\", "/"))
+    return other if other.exists() and not path.exists() else path
 
 
 def _is_photo(path: Path) -> bool:
