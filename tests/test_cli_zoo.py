@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from command_line import Cli
 from promptseg import load, zoo
 from promptseg.cli import doctor
 from promptseg.errors import ConfigError, UnknownModel, WeightsError, WeightsNotFound
+from promptseg.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("sixth_family")
 
@@ -127,9 +129,60 @@ def test_doctor_names_what_a_report_needs(cli: Cli, monkeypatch: pytest.MonkeyPa
         assert says in cli("doctor")[1]
 
 
+# --- a sixth family is one folder ---------------------------------------------------------------------------------------------------------
+
+
 def test_the_sixth_family_exports_its_weights_both_ways(cli: Cli) -> None:
     model = zoo.from_official("toy", {"toy.gain": torch.tensor(3.0)})
     assert list(zoo.to_official(model)) == ["toy.gain"]
     assert list(zoo.to_official(model, "hf")) == ["model.gain"]
     with pytest.raises(WeightsError, match=r"toy\.gain"):
         zoo.from_official("toy", {})
+
+
+def test_the_sixth_family_trains_and_what_it_learnt_segments(cli: Cli) -> None:
+    code, out, err = cli("train", "toy", "-o", "trained", "--seed", "3")
+    assert (code, err) == (0, "")
+    assert "step      0  mask" in out
+    assert "step      1  mask" in out
+    assert float(load("trained", precision="float32").model.gain) != 20
+    assert cli("segment", "photo.png", "red", "--model", "trained")[0] == 0
+    assert "--resume" in cli("train", "toy", "-o", "trained")[2]
+
+
+def test_the_sixth_family_is_evaluated(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptseg import evaluation
+
+    class Thirds:
+        """The share of pixels of the photo that are labelled as painted."""
+
+        def __init__(self, root: Path) -> None:
+            assert root == Path("data")
+
+        def run(self, segmenter: Segmenter, progress: Callable[[str, int, int], None]) -> tuple[evaluation.Row, ...]:
+            progress("thirds", 0, 1)
+            labels = segmenter.semantic(toy_family.photo(), ["red", "green", "blue"]).labels
+            right = float((labels == toy_family.photo().argmax(axis=2)).mean())
+            return evaluation.Row("right", right, floor=0.9), evaluation.Row("alarms", 0.5, floor=0.2, aim=0.1, smaller=True)
+
+    monkeypatch.setattr(evaluation, "Pocket", Thirds)
+    zoo.convert(["toy.pth"], "toy", "mine")
+    code, out, _ = cli("eval", "mine", "--data", "data")
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.replace("│", " ").split())}
+    assert code == 0
+    assert rows["right"][-1] == "met"
+    assert rows["alarms"][-1] == "missed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("train", "toi"), 1, "Did you mean 'toy'"),
+        (("eval", "pocket"), 2, "--data"),
+        (("eval", "nothing-like-it", "--data", "."), 1, "promptseg models"),
+    ],
+)
+def test_impossible_runs(cli: Cli, arguments: tuple[str, ...], code: int, says: str) -> None:
+    found, _, err = cli(*arguments)
+    assert found == code
+    assert says in err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptseg.contracts import Card, DenseLogits, Options, Preprocess, PromptFeatures, Published, Rename, Size, View
+from promptseg.contracts import Card, DenseLogits, Options, Preprocess, PromptFeatures, Published, Recipe, Rename, Size, View
 from promptseg.nn import views as windows
 from promptseg.nn.conversion import load_official
 from promptseg.prompts import Blend, Exemplar, Prompt, Text
@@ -89,6 +89,39 @@ CARD = Card(
     published=(Published(layout="official", files=("toy.pth",), url="nowhere"),),
 )
 CARDS = (CARD,)
+
+
+class Run:
+    """Learns how sharp the edges between colours are, from photos of thirds."""
+
+    def __init__(self, recipe: Recipe, log: Callable[[str], None]) -> None:
+        self.model = Model(ToyConfig())
+        log("nothing to prepare")
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.model.parameters())}]
+
+    def batch(self, step: int) -> Tensor:
+        return torch.from_numpy(np.roll(photo(32, 48), step, axis=1)).permute(2, 0, 1)[None] / 255
+
+    def losses(self, batch: Tensor) -> dict[str, Tensor]:
+        names = [Text(name) for name in ("red", "green", "blue")]
+        logits = self.model.decode(self.model.encode_image(batch), self.model.encode_prompts(names)).logits
+        return {"mask": F.binary_cross_entropy_with_logits(logits, F.avg_pool2d(batch, 2))}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        assert state == {}
+
+
+def two_steps() -> Recipe:
+    """The shortest recipe that there can be."""
+    return Recipe(name="toy", card="toy", data="none", output="runs/toy", steps=2, batch_size=1, lr=0.5, warmup=1)
+
+
+RECIPES = {"toy": two_steps}
 
 
 def segmenter(**arguments: Any) -> Segmenter:

@@ -74,7 +74,7 @@ class Segmenter:
 
     A photo is a path, bytes, a PIL image, NumPy (H, W, 3) uint8, torch (3, H, W) or an `ImageEmbedding`; a list of them gives a list of
     results. Features of the last photos and of prompts are remembered by content, so further questions cost only the decoder. Threads may
-    share a segmenter. ``model`` itself is moved to the device, cast, and set to evaluation; after training it further, make a new segmenter.
+    share a segmenter. ``model`` itself is moved to the device, cast, and set to evaluation; once it is trained further, make a new one.
 
     ``batch_size``: photos of equal input shape that go through the network together; out of memory halves it with a warning.
     """
