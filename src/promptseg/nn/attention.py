@@ -52,7 +52,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
         q, k, v = self._split(x)
-        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        if x.device.type == "cpu":  # torch's fused kernel for CPUs is faster in float32 than in bfloat16, conversions included
+            q, k, v = q.float(), k.float(), v.float()
+        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal).to(x.dtype))
 
     def with_weights(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same without fusion, the logits times ``factors`` (B * heads, T, T); also the weights, (B * heads, T, T), b0h0, b0h1, ..."""
@@ -64,7 +66,7 @@ class Attention(nn.Module):
         return self._join(weights.to(v.dtype) @ v), weights.flatten(0, 1)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, T, C / heads)
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, heads, T, C / heads)
         return q, k, v
 
     def _join(self, values: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from .clip_config import ClipTextConfig, ClipVisionConfig
 from .positions import resize_kernel, resize_table
 
 TEXT_TOKENS_AT_ONCE = 4096  # of a batch of phrases; bounds the memory that a thousand of them take
+PADDING_AT_MOST = 64  # tokens in a batch; about where padding costs a CPU as much as reading the weights once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +131,16 @@ class TextTower(nn.Module):
 
         Phrases of like length go together, so little of the work is padding; none of it changes the result, since attention is causal.
         """
+        if not len(ids):
+            return self.projection.new_zeros(0, self.projection.shape[1])
         ends = ids.argmax(-1)
         order = ends.argsort()
-        rows = [self._encode(ids[part], ends[part]) for part in _batches(order, ends)]
-        embeddings = torch.cat(rows) if rows else self.projection.new_zeros(0, self.projection.shape[1])
+        embeddings = torch.cat([self._encode(ids[part], ends[part]) for part in _batches(order, ends)])
         return embeddings[order.argsort()]
 
     def tokens(self, ids: Tensor) -> Tensor:
         """ids (N, L) -> the residual stream after the last block (N, L, W), no norm."""
-        x = self.token_embedding(ids) + self.position_embedding[: ids.shape[1]]
+        x: Tensor = self.token_embedding(ids) + self.position_embedding[: ids.shape[1]]
         for block in self.blocks:
             x = block(x, causal=True)
         return x
@@ -166,14 +168,20 @@ class Clip(nn.Module):
 
 
 def _batches(order: Tensor, ends: Tensor) -> list[Tensor]:
-    """Positions of phrases, sorted by length, cut into batches of at most `TEXT_TOKENS_AT_ONCE` tokens."""
+    """Positions of phrases, sorted by length, cut so that a batch has neither too many tokens nor too much padding."""
+    lengths = (ends[order] + 1).tolist()
     parts: list[Tensor] = []
-    stop = len(order)
-    while stop:  # from the longest, whose length sets how many fit
-        start = max(0, stop - max(1, TEXT_TOKENS_AT_ONCE // (int(ends[order[stop - 1]]) + 1)))
-        parts.insert(0, order[start:stop])
+    stop = len(lengths)
+    while stop:  # from the longest
+        start, padding = stop - 1, 0
+        while start and (stop - start + 1) * lengths[stop - 1] <= TEXT_TOKENS_AT_ONCE:
+            padding += lengths[stop - 1] - lengths[start - 1]
+            if padding > PADDING_AT_MOST:
+                break
+            start -= 1
+        parts.append(order[start:stop])
         stop = start
-    return parts
+    return parts[::-1]
 
 
 def _as_square(grid: tuple[int, int]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ the first tile is seen, so tiles are added one by one and nothing but the result
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import product
 from math import ceil
 
@@ -74,11 +75,11 @@ class _Axis:
     """One axis of the photo: ``length`` pixels, merged into ``cells`` cells, covered by spans (start, stop) of pixels."""
 
     def __init__(self, spans: Sequence[tuple[int, int]], length: int, cells: int) -> None:
-        self.spans = sorted(set(spans))
         self.centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * (length / cells)  # of the cells, in pixels
-        self.total = torch.stack([self._hat(span) for span in self.spans]).sum(0)
+        self.total = torch.stack([self._hat(span) for span in set(spans)]).sum(0)
+        self.place = cache(self._place)  # a span comes back in every row or column of tiles
 
-    def place(self, span: tuple[int, int], samples: int) -> tuple[int, Tensor]:
+    def _place(self, span: tuple[int, int], samples: int) -> tuple[int, Tensor]:
         """A tile's span, seen in ``samples`` samples -> the first cell in it and the matrix (cells in it, samples) that brings them there.
 
         A row of the matrix samples bilinearly at its cell's centre, times the tile's share of that cell.
@@ -123,7 +124,7 @@ def _fit(box: Size, fit: str, side: int, multiple: int) -> tuple[Size, Size]:
 
 def _rounded(length: float, multiple: int) -> int:
     """The nearest multiple, at least one."""
-    return max(1, round(length / multiple)) * multiple
+    return max(1, int(length / multiple + 0.5)) * multiple
 
 
 def _tiles(length: int, tile: int, overlap: float) -> list[tuple[int, int]]:

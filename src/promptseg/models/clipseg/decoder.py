@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ class Decoder(nn.Module):
         first = self.config.cond_layer
         x = self.blocks[first](x)
         for index in range(first + 1, len(reduced)):
-            x = (x.unflatten(0, (images, -1)) + reduced[index][:, None]).flatten(0, 1)
+            x = (x.view(images, -1, *x.shape[1:]) + reduced[index][:, None]).flatten(0, 1)
             x = self.blocks[index](x)
         for block in self.extra_blocks:
             x = x + block(x)
@@ -97,15 +98,28 @@ class Decoder(nn.Module):
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
 
 
-class PlainHead(nn.Module):
-    """A transposed convolution whose stride is its kernel: every token becomes a patch of logits, one matrix product."""
+class Expand(nn.Module):
+    """A transposed convolution whose stride is its kernel, so that every token becomes its own patch: one matrix product."""
 
-    def __init__(self, width: int, kernel: int) -> None:
+    def __init__(self, width: int, channels: int, kernel: int) -> None:
         super().__init__()
         self.kernel = kernel
-        self.weight = nn.Parameter(torch.empty(width, 1, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(1))
+        self.weight = nn.Parameter(torch.empty(width, channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(channels))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., kernel, kernel, channels)."""
+        width, channels, k, _ = self.weight.shape
+        rows = self.weight.permute(2, 3, 1, 0).reshape(-1, width)
+        return F.linear(x, rows, self.bias.repeat(k * k)).view(*x.shape[:-1], k, k, channels)
+
+
+class PlainHead(Expand):
+    """Every token becomes a patch of logits."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__(width, 1, kernel)
 
     def size(self, grid: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of the logits of a grid of tokens."""
@@ -113,23 +127,22 @@ class PlainHead(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], out: Tensor) -> None:
         """Tokens (B * n, h * w, D) -> logits, written into ``out`` (B, n, H, W)."""
-        patches = F.linear(x, self.weight.flatten(1).T, self.bias.expand(self.kernel**2))  # (B * n, h * w, k * k)
-        _place(patches.unflatten(1, grid).unflatten(-1, (self.kernel, self.kernel)), out)
+        (h, w), k = grid, self.kernel
+        patches = self.patches(x).view(*out.shape[:2], h, w, k, k)
+        out.view(*out.shape[:2], h, k, w, k).copy_(patches.transpose(3, 4))
 
 
 class RefinedHead(nn.ModuleDict):
-    """3x3 convolution, then two transposed convolutions of a quarter of the kernel, each followed by ReLU but the last; channels last."""
+    """3x3 convolution, then two transposed convolutions of a quarter of the kernel, ReLU between; the indices are the published ones."""
 
     def __init__(self, width: int, kernel: int) -> None:
-        part = kernel // 4
-        super().__init__(
-            {
-                "0": nn.Conv2d(width, width, 3, padding=1),
-                "2": nn.ConvTranspose2d(width, width // 2, part, stride=part),
-                "4": nn.ConvTranspose2d(width // 2, 1, part, stride=part),
-            }
-        )
-        self.part = part
+        self.part = kernel // 4
+        layers = {
+            "0": nn.Conv2d(width, width, 3, padding=1),
+            "2": Expand(width, width // 2, self.part),
+            "4": Expand(width // 2, 1, self.part),
+        }
+        super().__init__(layers)
 
     def size(self, grid: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of the logits of a grid of tokens."""
@@ -137,15 +150,10 @@ class RefinedHead(nn.ModuleDict):
 
     def forward(self, x: Tensor, grid: tuple[int, int], out: Tensor) -> None:
         """Tokens (B * n, h * w, D) -> logits, written into ``out`` (B, n, H, W)."""
-        x = x.unflatten(1, grid).permute(0, 3, 1, 2)  # (B * n, D, h, w), channels last in memory
-        x = F.relu(self["0"](x))
-        x = F.relu(self["2"](x))
-        out.copy_(self["4"](x).view(out.shape))
-
-
-def _place(patches: Tensor, out: Tensor) -> None:
-    """(B * n, h, w, k, k) -> (B, n, h * k, w * k), in place."""
-    _, h, w, k, _ = patches.shape
-    B, n = out.shape[:2]
-    target = out.unflatten(2, (h, k)).unflatten(4, (w, k))  # (B, n, h, k, w, k)
-    target.copy_(patches.unflatten(0, (B, n)).transpose(3, 4))
+        (h, w), k = grid, self.part
+        image = x.transpose(1, 2).reshape(len(x), -1, h, w)
+        tokens = F.relu(self["0"](image)).permute(0, 2, 3, 1)  # (B * n, h, w, D)
+        coarse, fine = cast(Expand, self["2"]), cast(Expand, self["4"])
+        patches = fine.patches(F.relu(coarse.patches(tokens)))  # (B * n, h, w, k, k, k, k, 1): coarse y, x, then fine y, x
+        target = out.view(*out.shape[:2], h, k, k, w, k, k)
+        target.copy_(patches.view(*out.shape[:2], h, w, k, k, k, k).permute(0, 1, 2, 4, 6, 3, 5, 7))
