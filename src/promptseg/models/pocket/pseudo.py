@@ -37,7 +37,7 @@ def pseudo_labelled(
         squares = [F.interpolate(image[None].float() / 255, size=(SIDE, SIDE), mode="bilinear", antialias=True) for image in images]
         head = tower(((torch.cat(squares) - shift) / scale).contiguous(memory_format=torch.channels_last))[-1]
         evidence = F.conv2d(head, classifier.weight[:, :, None, None], classifier.bias)
-        recognised = evidence.mean((2, 3)).topk(5).indices.tolist()
+        recognised = evidence.mean((2, 3)).topk(min(5, evidence.shape[1])).indices.tolist()
         for offset, (path, name) in enumerate(part):
             if start + offset in recognised[offset]:
                 result.append(_labelled(images[offset], evidence[offset], start + offset, path.stem, name))

@@ -29,8 +29,8 @@ class PocketOptions:
 def pocket() -> Recipe:
     """The published weights. Figures: `docs/pocket.md`; two CPU cores, under two hours."""
     return Recipe(
-        name="pocket", card="pocket", data="data", output="runs/pocket", steps=5500, batch_size=8, lr=1e-3, weight_decay=0.02,
-        ema=0.999, options=PocketOptions(),
+        name="pocket", card="pocket", data="data", output="runs/pocket", steps=3200, batch_size=8, lr=1e-3, weight_decay=0.02,
+        ema=0.998, options=PocketOptions(),
     )  # fmt: skip
 
 

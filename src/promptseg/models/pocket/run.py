@@ -21,7 +21,7 @@ from .network import Model, normalise
 from .pseudo import pseudo_labelled
 from .recipes import PocketOptions
 from .tower import HEAD, EfficientNetLite, from_published
-from .vocabulary import PLAIN_NAMES, SYNONYMS, wordings
+from .vocabulary import ELSEWHERE, PLAIN_NAMES, SYNONYMS, wordings
 
 START = "start.pt"
 Log = Callable[[str], None]
@@ -71,7 +71,7 @@ class PocketRun:
         log(f"data: {len(annotated)} annotated photographs, {len(named)} named ones")
         photos = [in_memory(photo) for photo in annotated]
         class_names = [name for _, name in named]
-        names = sorted({name for photo in photos for name in (*photo.names, *photo.absent)} | {*class_names, *PLAIN_NAMES})
+        names = sorted({name for photo in photos for name in (*photo.names, *photo.absent)} | {*class_names, *PLAIN_NAMES, *ELSEWHERE})
         start = Path(recipe.output) / START
         self.model = _begun(options, start) or starting_network(options, class_names, names, _captions(root / "flickr8k"), recipe.seed, log)
         start.parent.mkdir(parents=True, exist_ok=True)

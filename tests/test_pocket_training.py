@@ -1,0 +1,208 @@
+"""`pocket` from photographs to weights and back, at toy size: batches, a run that is stopped and resumed, loading, the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import promptseg
+import small_photosets
+from promptseg.contracts import Recipe
+from promptseg.data import photosets
+from promptseg.evaluation import Pocket, evaluate
+from promptseg.evaluation.pocket import exemplars_of
+from promptseg.models.pocket import recipes
+from promptseg.models.pocket import run as pocket_run
+from promptseg.models.pocket.batches import Batch, Batches, in_memory
+from promptseg.models.pocket.config import PocketConfig
+from promptseg.models.pocket.losses import alignment_loss, mask_losses
+from promptseg.models.pocket.text import StaticText, with_pieces
+from promptseg.models.pocket.tower import EfficientNetLite
+from promptseg.models.pocket.vocabulary import ELSEWHERE, overlapping, wordings
+from promptseg.training import train
+
+WORDS = [
+    "a",
+    "the",
+    "one",
+    "my",
+    "photo",
+    "of",
+    "picture",
+    "person",
+    "dog",
+    "cat",
+    "grass",
+    "sky",
+    "horse",
+    "face",
+    "body",
+    "road",
+    "car",
+    "pedestrian",
+    "hat",
+    "shoes",
+    "tench",
+    "goldfish",
+    "shark",
+    "##s",
+]
+PIECES = sorted({*WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")})
+CONFIG = PocketConfig(variant="lite0", width=32, heads=4, blocks=1, classes=3, text_width=16, pieces=len(PIECES),
+                      piece_bytes=len("\n".join(PIECES)), preprocess=replace(PocketConfig().preprocess, size=64))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_photosets.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for the pretrained tower and the distilled words, whose packages are an extra."""
+
+    def tower(variant: str) -> tuple[EfficientNetLite, torch.Tensor, torch.Tensor]:
+        torch.manual_seed(1)
+        return EfficientNetLite(variant).eval(), torch.randn(3, 1280), torch.zeros(3)
+
+    def distil(names: list[str], captions: list[str], *, width: int, seed: int, log: Any) -> StaticText:
+        assert "a dog on the grass ." in {caption.lower() for caption in captions}
+        text = with_pieces(PIECES, width)
+        text.store(torch.randn(len(PIECES), width, generator=torch.Generator().manual_seed(seed)))
+        return text
+
+    monkeypatch.setattr(pocket_run, "pretrained_tower", tower)
+    monkeypatch.setattr(pocket_run, "distill", distil)
+
+
+def _recipe(data: Path, output: Path, **changes: Any) -> Recipe:
+    options = replace(recipes.pocket().options, config=CONFIG, size=64, prompts=4)
+    values = {"steps": 4, "batch_size": 4, "save_every_s": 0.0, "warmup": 1, **changes}
+    return replace(recipes.pocket(), data=str(data), output=str(output), options=options, **values)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def _stop_after(wanted: int) -> Any:
+    def report(step: int, losses: dict[str, float]) -> None:
+        assert set(losses) == {"mask", "dice", "presence", "alignment"}
+        if step == wanted:
+            raise StoppedError
+
+    return report
+
+
+def test_a_stopped_run_resumes_bit_for_bit_and_loads(data: Path, tmp_path: Path) -> None:
+    whole = train(_recipe(data, tmp_path / "whole"), log=lambda line: None)
+    with pytest.raises(StoppedError):
+        train(_recipe(data, tmp_path / "cut"), report=_stop_after(1), log=lambda line: None)
+    resumed = train(_recipe(data, tmp_path / "cut"), resume=True, log=lambda line: None)
+    first, second = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    segmenter = promptseg.load(resumed)
+    photo = data / "coco" / "images" / "0.jpg"
+    masks = segmenter(photo, ["dog", "the grass"])
+    assert masks.to_numpy().shape == (2, 48, 64)
+    assert promptseg.load(whole)(photo, "dog").scores == pytest.approx(masks.scores[:1])
+
+
+def test_the_protocol_measures_every_row(data: Path, tmp_path: Path) -> None:
+    folder = train(_recipe(data, tmp_path, steps=1), log=lambda line: None)
+    seen: list[str] = []
+    rows = evaluate(Pocket(data), promptseg.load(folder), lambda what, done, total: seen.append(what))
+    assert len(rows) == 10
+    assert all(-1 <= row.value <= 1 for row in rows)
+    assert set(seen) == {"MSRC", "COCO", "people", "DAVIS", "one-shot"}
+    limited = [row for row in rows if row.floor is not None]
+    assert len(limited) == 8
+    assert all(row.passed == (row.value <= row.floor if row.smaller else row.value >= row.floor) for row in limited)
+
+
+@pytest.fixture
+def batches(data: Path) -> Batches:
+    photos = [in_memory(photo) for photo in pocket_run.training_photos(data)]
+    names = {name for photo in photos for name in (*photo.names, *photo.absent)}
+    generator = torch.Generator().manual_seed(0)
+    vectors = {name: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0) for name in sorted(names | {*ELSEWHERE})}
+    return Batches(photos, {}, vectors, size=64, batch_size=6, prompts=5, paste=0.5, seed=0)
+
+
+def test_a_batch_depends_on_its_step_alone(batches: Batches) -> None:
+    later, first, again = batches(5), batches(0), batches(5)
+    assert torch.equal(later.pixels, again.pixels)
+    assert later.names == again.names
+    assert torch.equal(later.targets, again.targets)
+    assert not torch.equal(later.pixels, first.pixels)
+
+
+@pytest.mark.parametrize("step", range(20))
+def test_every_batch_is_sound(batches: Batches, step: int) -> None:
+    batch: Batch = batches(step)
+    assert batch.pixels.shape == (6, 3, 64, 64)
+    assert batch.pixels.min() >= 0
+    assert batch.pixels.max() <= 1
+    assert batch.targets.shape == (6, 5, 64, 64)
+    assert set(batch.targets.unique().tolist()) <= {0.0, 1.0}
+    for b, photo in enumerate(batch.photos):
+        source = photo.split("/")[0]
+        for k, name in enumerate(batch.names[b]):
+            assert batch.present[b, k] or not batch.targets[b, k].any(), "an absent name has no pixels"
+            clash = [other for j, other in enumerate(batch.names[b]) if batch.present[b, j] and not batch.present[b, k]]
+            assert not any(overlapping(name, other, source in ("coco", "msrc", "camvid")) for other in clash)
+        shown = [name for k, name in enumerate(batch.names[b]) if batch.present[b, k]]
+        denied = [name for k, name in enumerate(batch.names[b]) if not batch.present[b, k]]
+        assert not set(shown) & set(denied)
+
+
+def test_people_are_made_of_their_parts(data: Path) -> None:
+    photos = photosets.label_maps(data / "ccp", "ccp", zero_is_known=True)
+    loaded = in_memory(photos[0])
+    person = loaded.masks[loaded.names.index("person")]
+    assert torch.equal(person, loaded.masks.amax(0))
+
+
+def test_mask_losses_ignore_the_unknown() -> None:
+    logits = torch.randn(2, 3, 8, 8)
+    targets = (torch.rand(2, 3, 8, 8) > 0.5).float()
+    known = torch.ones(2, 8, 8, dtype=torch.bool)
+    known[:, :4] = False
+    present = torch.ones(2, 3, dtype=torch.bool)
+    changed = targets.clone()
+    changed[:, :, :4] = 1 - changed[:, :, :4]
+    for a, b in zip(mask_losses(logits, targets, known, present), mask_losses(logits, changed, known, present), strict=True):
+        assert torch.equal(a, b)
+    perfect = mask_losses((targets - 0.5) * 100, targets, known, present)
+    assert max(perfect).item() < 0.01
+    nothing = mask_losses(logits, targets, torch.zeros_like(known), torch.zeros_like(present))
+    assert all(torch.isfinite(value) for value in nothing)
+
+
+def test_alignment_prefers_the_right_name_and_takes_none() -> None:
+    names = torch.eye(4)
+    assert alignment_loss(names[:2], names, torch.tensor([0, 1])) < 0.01
+    assert alignment_loss(names[:2], names, torch.tensor([1, 0])) > 5
+    assert alignment_loss(torch.zeros(0, 4), names, torch.zeros(0, dtype=torch.long)) == 0
+
+
+def test_exemplars_come_from_training_photos_and_cover_enough(data: Path) -> None:
+    photos = photosets.label_maps(data / "msrc", "msrc")
+    for name, exemplar in exemplars_of(photos).items():
+        (photo,) = [p for p in photos if p.path == exemplar.image]  # type: ignore[union-attr]
+        assert not photo.validation
+        assert np.asarray(exemplar.mask).mean() >= 0.05  # type: ignore[union-attr]
+        assert name in photo.present
+
+
+def test_wordings_start_with_the_raw_name() -> None:
+    said = wordings("dog")
+    assert said[0] == "dog"
+    assert {"puppy", "a dog", "a photo of a puppy", "dogs"} <= set(said)
