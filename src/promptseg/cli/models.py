@@ -16,7 +16,9 @@ def models() -> None:
 
     from ..zoo import cards
 
-    table = Table("name", "family", "tasks", "prompts", "size", "code", "weights", "here", show_lines=True)
+    table = Table(show_lines=True)
+    for head in ("name", "family", "tasks", "prompts", "size", "code", "weights", "here"):
+        table.add_column(head, no_wrap=head in ("name", "family", "size", "here"))
     for card in cards():
         table.add_row(*_line(card))
     Console().print(table)
@@ -28,4 +30,4 @@ def _line(card: Card) -> tuple[str, ...]:
 
     there = "built in" if card.embedded else "yes" if here(card.name) else "no"
     size = f"{card.size_mb:.0f} MB"
-    return card.name, card.family, ", ".join(card.tasks), ", ".join(card.prompts), size, card.code_license, card.weights_license, there
+    return card.name, card.family, "\n".join(card.tasks), "\n".join(card.prompts), size, card.code_license, card.weights_license, there
