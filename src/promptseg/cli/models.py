@@ -17,8 +17,9 @@ def models() -> None:
     from ..zoo import cards
 
     table = Table(show_lines=True)
-    for head in ("name", "family", "tasks", "prompts", "size", "code", "weights", "here"):
-        table.add_column(head, no_wrap=head in ("name", "family", "size", "here"))
+    for head in ("name\nfamily", "tasks", "prompts", "size", "here"):
+        table.add_column(head, no_wrap=True)
+    table.add_column("licence of the code\nand of the weights")
     for card in cards():
         table.add_row(*_line(card))
     Console().print(table)
@@ -29,5 +30,5 @@ def _line(card: Card) -> tuple[str, ...]:
     from ..zoo import here
 
     there = "built in" if card.embedded else "yes" if here(card.name) else "no"
-    size = f"{card.size_mb:.0f} MB"
-    return card.name, card.family, "\n".join(card.tasks), "\n".join(card.prompts), size, card.code_license, card.weights_license, there
+    name, licences = f"{card.name}\n{card.family}", f"{card.code_license}\n{card.weights_license}"
+    return name, "\n".join(card.tasks), "\n".join(card.prompts), f"{card.size_mb:.0f} MB", there, licences
