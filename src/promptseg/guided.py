@@ -56,12 +56,15 @@ class Guide:
             return _resize(coarse, self.size).numpy()
         cells = min(coarse.shape[0], CELLS), min(coarse.shape[1], CELLS)
         shares = _cells(coarse.sigmoid(), cells)
-        fine = SHARPNESS * _resize(shares.logit(1e-4), self._work)
+        said = _cells(coarse, cells)
+        fine = SHARPNESS * _resize(said, self._work)
         fine += self._evidence(fine.sigmoid(), max(1, round(max(self._work) / max(cells))))
         for _ in range(ROUNDS):
             fine += NEWTON * _resize(shares - _cells(fine.sigmoid(), cells), self._work)
             fine = _mean(fine, 1)
-        return _resize(fine, self.size).numpy()
+        # nothing goes beyond what one of the neighbouring cells says: far from edges the logits, and so the scores, stay what they were
+        low, high = (_resize(sign * F.max_pool2d(sign * said[None], 3, 1, 1)[0], self._work) for sign in (-1, 1))
+        return _resize(fine.clamp(low, high), self.size).numpy()
 
     def _evidence(self, inside: Tensor, radius: int) -> Tensor:
         """By how much each pixel's colour speaks for the thing and against its surroundings, near edges: probabilities (h, w) -> logits."""

@@ -119,7 +119,7 @@ def clip_pixels(photo: Photo | Image.Image, size: int) -> torch.Tensor:
     scaled = picture.resize((size * picture.width // shorter, size * picture.height // shorter), Image.Resampling.BICUBIC)
     left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
     values = np.asarray(scaled.crop((left, top, left + size, top + size)).convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy((values - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)).permute(2, 0, 1)
+    return torch.from_numpy((values - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)).permute(2, 0, 1)
 
 
 def _sample(crop: Photo, content: Size, mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -137,7 +137,7 @@ class SemanticMap(LabelMap):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        head = read_index(Path(path), "SemanticMap", cls.INDEX)
+        head = read_index(Path(path), "SemanticMap", cls.INDEX, "classes", "scores")
         labels = _read_labels(Path(path), head)
         return cls(labels, head["classes"], scores=head["scores"], photo=head["photo"], model=head["model"])
 
@@ -193,7 +193,7 @@ class PanopticMap(LabelMap):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        head = read_index(Path(path), "PanopticMap", cls.INDEX)
+        head = read_index(Path(path), "PanopticMap", cls.INDEX, "segments")
         index = _read_labels(Path(path), head)
         return cls(index, [Segment(**segment) for segment in head["segments"]], photo=head["photo"], model=head["model"])
 

@@ -223,7 +223,7 @@ class Instances(Masks):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        masks, head = read_masks(Path(path), "Instances", cls.INDEX)
+        masks, head = read_masks(Path(path), "Instances", cls.INDEX, "classes")
         labels = [head["classes"][index] for index in head["labels"]]
         size = (head["size"][0], head["size"][1])
         return cls(masks, size, labels=labels, classes=head["classes"], photo=head.get("photo"), model=head.get("model", ""))

@@ -33,7 +33,7 @@ def index_entry(mask: Mask) -> dict[str, Any]:
     }
 
 
-def read_masks(path: Path, kind: str, name: str) -> tuple[list[Mask], dict[str, Any]]:
+def read_masks(path: Path, kind: str, name: str, *needed: str) -> tuple[list[Mask], dict[str, Any]]:
     """The masks of a saved folder, index file or ``.npz``, and the index's head with ``labels``, the class of every mask.
 
     Raises:
@@ -41,19 +41,19 @@ def read_masks(path: Path, kind: str, name: str) -> tuple[list[Mask], dict[str, 
     """
     if path.suffix == ".npz":
         return _read_npz(path)
-    head = read_index(path, kind, name)
+    head = read_index(path, kind, name, "masks", *needed)
     try:
         entries = head.pop("masks")
         return [_mask(entry) for entry in entries], head | {"labels": [entry["class"] for entry in entries]}
     except (KeyError, TypeError, ValueError, PromptSegError) as error:
-        raise DataError(f"{path} is damaged: {error!r}. Save the result again.") from error
+        raise DataError(f"{path / name if path.is_dir() else path} is damaged: {error!r}. Save the result again.") from error
 
 
-def read_index(path: Path, kind: str, name: str) -> dict[str, Any]:
-    """The index of a saved folder, whole.
+def read_index(path: Path, kind: str, name: str, *needed: str) -> dict[str, Any]:
+    """The index of a saved folder, whole, with its size and everything that is ``needed``.
 
     Raises:
-        DataError: nothing is there, it is no JSON, or another kind of result.
+        DataError: nothing is there, it is no JSON, incomplete, or another kind of result.
     """
     file = path / name if path.is_dir() else path
     try:
@@ -65,6 +65,8 @@ def read_index(path: Path, kind: str, name: str) -> dict[str, Any]:
     found = head.get("kind") if isinstance(head, dict) else None
     if found != kind:
         raise DataError(f"{file} holds {found or 'something else'}, not {kind}" + (f"; read it with {found}.load()." if found else "."))
+    if missing := [key for key in ("size", "photo", "model", *needed) if key not in head]:
+        raise DataError(f"{file} is damaged: it has no {', '.join(missing)}. Save the result again.")
     return dict(head)
 
 

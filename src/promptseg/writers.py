@@ -70,7 +70,7 @@ def write(job: Job, path: Path, formats: Sequence[str] | str | None) -> list[Pat
     Raises:
         ExportError: an unknown format or suffix, or a place that cannot be written.
     """
-    targets = _targets(path, formats)
+    targets = _targets(path, formats, job.result.INDEX)
     try:
         with job.files:
             writers: list[Writer] = [WRITERS[name](job, target) for name, target in targets.items()]
@@ -86,7 +86,7 @@ def write(job: Job, path: Path, formats: Sequence[str] | str | None) -> list[Pat
     return list(targets.values())
 
 
-def _targets(path: Path, formats: Sequence[str] | str | None) -> dict[str, Path]:
+def _targets(path: Path, formats: Sequence[str] | str | None, index: str) -> dict[str, Path]:
     """Format -> where it goes."""
     if path.suffix and not path.is_dir():
         if path.suffix.lower() not in BY_SUFFIX:
@@ -97,7 +97,7 @@ def _targets(path: Path, formats: Sequence[str] | str | None) -> dict[str, Path]
     wanted = DEFAULT if formats is None else formats.split(",") if isinstance(formats, str) else tuple(formats)
     if unknown := [name for name in wanted if name not in FORMATS]:
         raise ExportError(f"Unknown format {', '.join(unknown)}; there are {', '.join(FORMATS)}.")
-    return {name: path / FORMATS[name] for name in wanted} | {"index": path}
+    return {name: path / FORMATS[name] for name in wanted} | {"index": path / index}
 
 
 class OverlayWriter:
@@ -194,12 +194,12 @@ class IndexWriter:
     """The index that `load` reads. It gets its name at the very end: where it is, the folder is complete."""
 
     def __init__(self, job: Job, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        self._result, self._path = job.result, path / job.result.INDEX
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._result, self._path = job.result, path
         self._path.unlink(missing_ok=True)
         self._part = self._path.with_suffix(".part")
         self._file = job.open(self._part)
-        self._list = JsonList(self._file, job.result._index_head(path), "masks")
+        self._list = JsonList(self._file, job.result._index_head(path.parent), "masks")
 
     def add(self, index: int, mask: Mask) -> None:
         self._list.add(self._result._index_entry(index, mask))
