@@ -90,6 +90,7 @@ def test_stopped_and_resumed_equals_one_that_ran_through(tmp_path: Path, stop: i
         optimise(_recipe(tmp_path / "cut"), ToyRun(), report=interrupt)
     resumed = optimise(_recipe(tmp_path / "cut"), ToyRun(), resume=True)
     _assert_same_weights(whole, resumed)
+    assert (resumed / LOG).read_text() == (whole / LOG).read_text()
 
 
 def test_killed_and_resumed_equals_one_that_ran_through(tmp_path: Path) -> None:

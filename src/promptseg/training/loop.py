@@ -66,6 +66,7 @@ def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report |
     )
     average = Average(run.model, recipe.ema)
     first = _restore(saved, run, optimizer, average) if saved else 0
+    _forget_after(output / LOG, first)
     run.model.train()
     last_save = time.monotonic()
     with (output / LOG).open("a", encoding="utf-8") as log:
@@ -121,6 +122,13 @@ class Average:
         for name, value in model.state_dict().items():
             if name in self.shadow:
                 value.copy_(self.shadow[name])
+
+
+def _forget_after(log: Path, first: int) -> None:
+    """Drop the lines of steps that will be taken again, and a last line that was cut off."""
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        log.write_text("".join(lines[:first]), encoding="utf-8")
 
 
 def _check_finite(values: dict[str, float], step: int) -> None:
