@@ -121,8 +121,9 @@ class Mask:
 
     def held(self) -> Mask:
         """The same mask with its pixels at hand, for several looks at it in a row; as large as the photo, so let it go soon."""
-        array = self._render()
-        return self._with(ArraySource(array), self.prompt)
+        held = self._with(ArraySource(self._render()), self.prompt)
+        held._facts = self._facts
+        return held
 
     def to_png(self) -> bytes:
         """A PNG file, 8-bit grey: 255 in the mask, 0 elsewhere."""
