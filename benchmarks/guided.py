@@ -55,42 +55,41 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here")
     arguments = parser.parse_args()
     samples = [sample for source in SOURCES for sample in _some(SOURCES[source](arguments.data), arguments.photos)]
-    rows = _model_rows(samples, arguments.model) if arguments.model else _stand_in_rows(samples)
     print(f"{'logits':28}{'enlarged':>10}{'bIoU 2%':>10}{'bIoU 0.5%':>11}{'IoU':>8}{'ms':>7}   masks")
-    for row in rows:
-        print(
-            f"{row['work']:28}{row['how']:>10}{row['biou']:10.4f}{row['biou_tight']:11.4f}{row['iou']:8.4f}{row['ms']:7.0f}{row['masks']:8d}"
-        )
+    rows = []
+    for row in _model_rows(samples, arguments.model) if arguments.model else _stand_in_rows(samples):
+        rows.append(row)
+        figures = f"{row['biou']:10.4f}{row['biou_tight']:11.4f}{row['iou']:8.4f}{row['ms']:7.0f}{row['masks']:8d}"
+        print(f"{row['work']:28}{row['how']:>10}{figures}", flush=True)
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"machine": {"cpu": platform.processor(), "torch": torch.__version__}, "rows": rows}, indent=1)
-        )
+        machine = {"cpu": platform.processor(), "torch": torch.__version__}
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------------------------
 
 
-def _stand_in_rows(samples: list[Sample]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _stand_in_rows(samples: list[Sample]) -> Iterator[dict[str, Any]]:
     for noisy in (False, True):
         for grid in GRIDS:
             work = f"{grid} cells{', like a network' if noisy else ', exact shares'}"
-            rows += _compare(work, [(sample, _stand_in(sample.mask, grid, noisy)) for sample in samples])
-    return rows
+            yield from _compare(work, [(sample, _stand_in(sample.mask, grid, noisy)) for sample in samples])
 
 
-def _model_rows(samples: list[Sample], name: str) -> list[dict[str, Any]]:
+def _model_rows(samples: list[Sample], name: str) -> Iterator[dict[str, Any]]:
     """The model's logits, taken before they are enlarged."""
     import promptseg
 
     segmenter = promptseg.load(name)
     answers = [(sample, segmenter(str(sample.path), sample.name)[0].logits) for sample in samples]
     pairs = [(sample, logits) for sample, logits in answers if logits is not None]
-    return [row for source in SOURCES for row in _compare(f"{name} on {source}", [pair for pair in pairs if pair[0].source == source])]
+    for source in SOURCES:
+        if of_source := [pair for pair in pairs if pair[0].source == source]:
+            yield from _compare(f"{name} on {source}", of_source)
 
 
 def _compare(work: str, pairs: list[tuple[Sample, NDArray[np.floating]]]) -> list[dict[str, Any]]:
-    """Both enlargements on every pair, one row each."""
+    """Every enlargement on every pair, one row each."""
     scores: dict[str, list[list[float]]] = {"bilinear": [], "no photo": [], "guided": []}
     seconds = dict.fromkeys(scores, 0.0)
     for sample, logits in pairs:
