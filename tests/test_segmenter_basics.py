@@ -24,7 +24,7 @@ from promptseg.errors import (
     UnsupportedPrompt,
     UnsupportedTask,
 )
-from promptseg.prompts import Blend, Exemplar, Points, Text
+from promptseg.prompts import Blend, Box, Exemplar, Points, Text
 from promptseg.segmenter import Segmenter, load
 from toy_family import CARD, Model, ToyConfig, photo, segmenter
 
@@ -194,6 +194,8 @@ def test_unsupported_prompts_name_the_kind_and_the_models() -> None:
     with pytest.raises(UnsupportedPrompt, match="'toy' does not take points prompts") as caught:
         segmenter()(photo(), Points(((1, 1),)))
     assert caught.value.prompt == "points"
+    with pytest.raises(UnsupportedPrompt, match=r"Exemplar\(box="):
+        segmenter()(photo(), Box(0, 0, 5, 5))
 
 
 @pytest.mark.parametrize(
@@ -313,10 +315,20 @@ def test_moving_keeps_old_embeddings_valid() -> None:
     assert "cpu" in repr(ask)
 
 
-@pytest.mark.parametrize(("argument", "value"), [("device", "gpu"), ("device", "cuda:99"), ("precision", "int3"), ("batch_size", 0)])
+@pytest.mark.parametrize(
+    ("argument", "value"), [("device", "gpu"), ("device", "cuda:99"), ("precision", "int3"), ("batch_size", 0), ("max_pixels", 0)]
+)
 def test_impossible_settings(argument: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=str(value)):
         segmenter(**{argument: value})
+
+
+def test_the_limit_on_pixels_is_the_users() -> None:
+    example = Exemplar(photo(), box=(0, 0, 20, 40))
+    for image, prompt in ((photo(), "red"), (photo(20, 20), example)):
+        with pytest.raises(ImageError, match="max_pixels="):
+            segmenter(max_pixels=2399)(image, prompt)
+        assert segmenter(max_pixels=2400)(image, prompt)[0].area
 
 
 # --- tiles ------------------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from promptseg.errors import ConfigError, PromptError
+from promptseg.prompts import Classes
 from toy_family import photo, segmenter
 
 CENTRES = (slice(20, 21), [5, 30, 55])  # of the red, green and blue thirds
@@ -39,6 +40,13 @@ def test_background(background: Any, expected: list[int]) -> None:
     assert labels(["red", "green"], background=background) == expected  # blue is as far from red as from green: the earlier one wins
 
 
+def test_no_classes_and_the_prompt_type() -> None:
+    nothing = segmenter().semantic(photo(), [])
+    assert nothing.classes == ()
+    assert (nothing.labels == -1).all()
+    assert labels(Classes(("red", ("green", "blue")))) == [0, 1, 1]
+
+
 def test_lists_and_embeddings() -> None:
     ask = segmenter()
     together = ask.semantic([photo(), photo(20, 20)], ["red", "green", "blue"])
@@ -50,7 +58,7 @@ def test_lists_and_embeddings() -> None:
 
 @pytest.mark.parametrize(
     ("classes", "background", "error"),
-    [(None, None, PromptError), ([], None, PromptError), ("red", None, PromptError), ([""], None, PromptError), (["red"], 3, ConfigError)],
+    [(None, None, PromptError), ("red", None, PromptError), ([""], None, PromptError), (["red"], 3, ConfigError)],
 )
 def test_impossible_questions(classes: Any, background: Any, error: type[Exception]) -> None:
     with pytest.raises(error):

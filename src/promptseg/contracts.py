@@ -23,6 +23,8 @@ PromptKind: TypeAlias = Literal["text", "exemplar", "blend", "points", "box", "s
 Fit: TypeAlias = Literal["stretch", "letterbox", "native"]
 Size: TypeAlias = tuple[int, int]  # (H, W) in pixels
 
+MAX_PIXELS = 100_000_000  # of a photo that is decoded unless a user says otherwise: 300 MB
+
 
 # --- how a photo becomes network input --------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import images
+from .contracts import MAX_PIXELS
 from .errors import PromptError
 from .prompts import Blend, Exemplar, Prompt
 
@@ -22,24 +23,26 @@ def needs_photo(prompt: Prompt) -> bool:
     return isinstance(prompt, Exemplar) and prompt.image is None
 
 
-def decode_exemplars(prompts: Sequence[Prompt], photo: np.ndarray | None) -> tuple[Prompt, ...]:
+def decode_exemplars(prompts: Sequence[Prompt], photo: np.ndarray | None, max_pixels: int = MAX_PIXELS) -> tuple[Prompt, ...]:
     """The same prompts with every exemplar's image uint8 (H, W, 3) and mask bool (H, W); a box becomes a mask, neither means everywhere.
+
+    ``max_pixels`` as in `images.load`.
 
     Raises:
         PromptError: the region is empty or lies outside its photo, or ``photo`` is None and a prompt needs it.
         ImageError: the exemplar's photo or mask cannot be read, or the mask has another size than its photo.
     """
-    return tuple(_decode(prompt, photo) for prompt in prompts)
+    return tuple(_decode(prompt, photo, max_pixels) for prompt in prompts)
 
 
-def _decode(prompt: Prompt, photo: np.ndarray | None) -> Prompt:
+def _decode(prompt: Prompt, photo: np.ndarray | None, max_pixels: int) -> Prompt:
     if isinstance(prompt, Blend):
-        return replace(prompt, exemplar=_decode_exemplar(prompt.exemplar, photo))
-    return _decode_exemplar(prompt, photo) if isinstance(prompt, Exemplar) else prompt
+        return replace(prompt, exemplar=_decode_exemplar(prompt.exemplar, photo, max_pixels))
+    return _decode_exemplar(prompt, photo, max_pixels) if isinstance(prompt, Exemplar) else prompt
 
 
-def _decode_exemplar(exemplar: Exemplar, photo: np.ndarray | None) -> Exemplar:
-    image = photo if exemplar.image is None else images.load(exemplar.image)
+def _decode_exemplar(exemplar: Exemplar, photo: np.ndarray | None, max_pixels: int) -> Exemplar:
+    image = photo if exemplar.image is None else images.load(exemplar.image, max_pixels=max_pixels)
     if image is None:
         raise PromptError(
             "This exemplar is a region of the photo being segmented and cannot be encoded before it is known. "
@@ -54,7 +57,7 @@ def _decode_exemplar(exemplar: Exemplar, photo: np.ndarray | None) -> Exemplar:
 def _region(exemplar: Exemplar, height: int, width: int) -> np.ndarray:
     """(H, W) bool; a box covers every pixel that it touches."""
     if exemplar.mask is not None:
-        return images.load_mask(exemplar.mask, (height, width))
+        return images.load_mask(exemplar.mask, (height, width), max_pixels=max(MAX_PIXELS, height * width))
     mask = np.zeros((height, width), bool)
     x0, y0, x1, y1 = (max(edge, 0) for edge in exemplar.box or (0, 0, width, height))
     mask[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)] = True

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .contracts import Preprocess, Size, View
+from .contracts import MAX_PIXELS, Preprocess, Size, View
 from .errors import ImageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ __all__ = ["MAX_PIXELS", "clip_pixels", "load", "load_mask", "to_pixels"]
 Photo: TypeAlias = NDArray[np.uint8]  # (H, W, 3) upright RGB
 BoolArray: TypeAlias = NDArray[np.bool_]
 
-MAX_PIXELS = 100_000_000  # a hundred megapixels decode to 300 MB
 # Only what photos come in (MPO opens as JPEG): some of Pillow's other readers start programs (EPS) or read further files.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM")
 ALLOWED = "a path, bytes, a PIL image, a NumPy array (H, W, 3) uint8 or a torch tensor (3, H, W)"
@@ -244,7 +243,7 @@ def _check_size(height: int, width: int, max_pixels: int, name: str) -> None:
     if height * width > max_pixels:
         raise ImageError(
             f"{name} has {width}x{height} = {height * width / 1e6:.1f} million pixels, above the limit of {max_pixels / 1e6:g} million; "
-            "make it smaller or raise max_pixels."
+            "make it smaller, or raise the limit: promptseg.load(max_pixels=...), or --max-pixels on the command line."
         )
 
 

@@ -25,8 +25,8 @@ __all__ = ["Runner"]
 class Runner:
     """One network on one device in one precision. Holds no state but the features of the last photos, which threads may share."""
 
-    def __init__(self, network: Network, card: Card, device: torch.device, dtype: torch.dtype) -> None:
-        self.network, self.card, self.device, self.dtype = network, card, device, dtype
+    def __init__(self, network: Network, card: Card, device: torch.device, dtype: torch.dtype, max_pixels: int) -> None:
+        self.network, self.card, self.device, self.dtype, self.max_pixels = network, card, device, dtype, max_pixels
         self.features: BoundedCache[Any] = BoundedCache(IMAGE_CACHE_BYTES, tree_bytes)
 
     def show(self, image: ImageInput | ImageEmbedding, options: Options | None) -> ImageEmbedding:
@@ -37,7 +37,7 @@ class Runner:
             ConfigError: it was encoded by another model or with other options.
         """
         if not isinstance(image, ImageEmbedding):
-            photo = images.load(image)
+            photo = images.load(image, max_pixels=self.max_pixels)
             views = self.network.views((photo.shape[0], photo.shape[1]), options or Options())
             return ImageEmbedding(photo, views, (), self.card.name)
         if image.model != self.card.name:

@@ -17,7 +17,7 @@ import torch
 
 from . import zoo
 from .batching import in_batches
-from .contracts import Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task
+from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task
 from .devices import choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
@@ -50,14 +50,28 @@ KINDS: dict[type, PromptKind] = {
     Classes: "classes",
 }
 
+INSTEAD: dict[PromptKind, str] = {
+    "box": "For more of what is in a box: Exemplar(box=(x0, y0, x1, y1)).",
+    "mask": "For more of what is in a mask: Exemplar(mask=mask).",
+    "classes": "For the most probable class of every pixel: segmenter.semantic(image, classes).",
+}
+
 __all__ = ["Segmenter", "load"]
 
 
-def load(name: str | PathLike[str] = "pocket", *, device: str = "auto", precision: str = "auto", card: str | None = None) -> Segmenter:
+def load(
+    name: str | PathLike[str] = "pocket",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    card: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Segmenter:
     """A ready segmenter: the model of a card, of a checkpoint folder, or of a bare published file.
 
     ``name``: a card's name (`promptseg models` lists them), a folder in our format, or an official file, which needs its ``card``.
     ``device``: "auto", "cpu", "cuda", "cuda:1", "mps". ``precision``: "auto", "float32", "bfloat16", "float16"; see `devices`.
+    ``max_pixels``: larger photos are refused before they are decoded.
 
     Raises:
         UnknownModel: no such card, folder or file.
@@ -66,7 +80,7 @@ def load(name: str | PathLike[str] = "pocket", *, device: str = "auto", precisio
         ConfigError: the device or the precision does not exist.
     """
     model, found = zoo.load(name, card=card)
-    return Segmenter(model, found, device=device, precision=precision)
+    return Segmenter(model, found, device=device, precision=precision, max_pixels=max_pixels)
 
 
 class Segmenter:
@@ -77,14 +91,25 @@ class Segmenter:
     share a segmenter. ``model`` itself is moved to the device, cast, and set to evaluation; once it is trained further, make a new one.
 
     ``batch_size``: photos of equal input shape that go through the network together; out of memory halves it with a warning.
+    ``max_pixels``: the largest photo, exemplars' included, that is decoded; a file can claim more than any memory holds.
     """
 
-    def __init__(self, model: Any, card: Card, *, device: str = "auto", precision: str = "auto", batch_size: int = 8) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is a number of photos, at least 1, not {batch_size}.")
+    def __init__(
+        self,
+        model: Any,
+        card: Card,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 8,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
+            if value < 1:
+                raise ConfigError(f"{name} is a number of at least 1, not {value}.")
         place = choose_device(device)
-        self.model, self.card, self.batch_size = model, card, batch_size
-        self._runner = Runner(model, card, place, choose_precision(precision, place))
+        self.model, self.card, self.batch_size, self.max_pixels = model, card, batch_size, max_pixels
+        self._runner = Runner(model, card, place, choose_precision(precision, place), max_pixels)
         self._encoder = PromptEncoder(model.encode_prompts)
         model.to(device=place, dtype=self._runner.dtype).eval()
 
@@ -194,7 +219,8 @@ class Segmenter:
     ) -> SemanticMap | list[SemanticMap]:
         """The most probable class of every pixel.
 
-        ``classes``: names; a list of synonyms in place of a name counts as one class, as probable as the most probable of them.
+        ``classes``: names, or `Classes`; a list of synonyms in place of a name counts as one class, as probable as the most probable of
+        them. Without any every pixel is nothing.
         ``background``: None gives every pixel a class; a probability leaves out pixels of which no class is more probable; a name, or
         names, compete as well, and their pixels are nothing. Nothing is -1 in the map.
 
@@ -204,7 +230,7 @@ class Segmenter:
             ConfigError: the background threshold is no probability.
         """
         self._require("semantic")
-        if not classes:
+        if classes is None:
             raise PromptError(
                 f"{self.card.name!r} has no list of classes of its own. Name them: semantic(image, ['sky', 'grass', 'a dog'])."
             )
@@ -296,7 +322,7 @@ class Segmenter:
     def _encoded(self, prompts: tuple[Prompt, ...], photo: np.ndarray | None) -> PromptFeatures:
         """The prompts as the user gave them, and their conditions (N, D)."""
         with torch.inference_mode():
-            condition = self._encoder(decode_exemplars(prompts, photo)).condition if prompts else torch.empty(0, 0)
+            condition = self._encoder(decode_exemplars(prompts, photo, self.max_pixels)).condition if prompts else torch.empty(0, 0)
         return PromptFeatures(prompts, condition)
 
     def _conditions(self, questions: Sequence[_Question], photo: np.ndarray) -> PromptFeatures:
@@ -333,7 +359,8 @@ class Segmenter:
         items = as_prompts(prompts)
         for kind in dict.fromkeys(KINDS[type(item)] for item in items):
             if kind not in self.card.prompts:
-                raise UnsupportedPrompt(self.card.name, kind, [card.name for card in zoo.cards() if kind in card.prompts])
+                models = [card.name for card in zoo.cards() if kind in card.prompts]
+                raise UnsupportedPrompt(self.card.name, kind, models, INSTEAD.get(kind, ""))
         return items
 
     def _require(self, task: Task, hint: str = "") -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .errors import ConfigError, PromptError
 from .prompts import Classes
 
-ClassNames: TypeAlias = Sequence[str | Sequence[str]]
+ClassNames: TypeAlias = Sequence[str | Sequence[str]] | Classes
 Background: TypeAlias = str | Sequence[str] | float | None
 
 __all__ = ["Background", "ClassNames", "Contest"]
@@ -57,12 +57,12 @@ class Contest:
 
     def per_class(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of the phrases (P, h, w) -> of the classes (C, h, w): a class is as probable as the most probable of its synonyms."""
-        starts = np.cumsum([0, *(len(synonyms) for synonyms in self.words[:-1])])
+        starts = np.cumsum([0, *(len(synonyms) for synonyms in self.words)])[:-1]
         return np.maximum.reduceat(logits, starts, axis=0)
 
 
 def _synonyms(names: ClassNames) -> tuple[tuple[str, ...], ...]:
     if isinstance(names, str):
         raise PromptError(f"Classes are a list of names, not the single string {names!r}.")
-    checked = Classes(tuple(name if isinstance(name, str) else tuple(name) for name in names))
+    checked = names if isinstance(names, Classes) else Classes(tuple(name if isinstance(name, str) else tuple(name) for name in names))
     return tuple((name,) if isinstance(name, str) else name for name in checked.names)

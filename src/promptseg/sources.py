@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import regions
-from .contracts import Size
+from .contracts import MAX_PIXELS, Size
 from .errors import ConfigError, ImageError
 from .rle import Rle
 
@@ -188,7 +188,7 @@ def photo_of(photo: ImageInput, size: Size) -> NDArray[np.uint8]:
     Raises:
         ImageError: it cannot be read, or is another photo by now.
     """
-    from .images import MAX_PIXELS, load
+    from .images import load
 
     pixels = load(photo, max_pixels=max(MAX_PIXELS, size[0] * size[1]))
     if pixels.shape[:2] != tuple(size):

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..contracts import MAX_PIXELS
 from ..devices import PRECISIONS
 from ..errors import ConfigError, nearest
 
-__all__ = ["Device", "Formats", "Model", "Output", "Overwrite", "Precision", "Tile", "listed"]
+__all__ = ["MAX_PIXELS", "Device", "Formats", "MaxPixels", "Model", "Output", "Overwrite", "Precision", "Tile", "listed"]
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model (`promptseg models`), or a checkpoint folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -20,6 +21,7 @@ Formats = Annotated[str, typer.Option("--format", "-f", help="Any of overlay, pn
 Tile = Annotated[
     int | None, typer.Option(help="Show large photos in overlapping windows of so many pixels: finds smaller things, takes longer.")
 ]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse larger photos, before they are decoded.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Segment again what an earlier run has done.")]
 
 
