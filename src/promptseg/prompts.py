@@ -33,7 +33,7 @@ class Text:
     templates the phrase is encoded verbatim (CLIPSeg code; section 3 of the paper uses templates in training only).
 
     Raises:
-        PromptError: the phrase is empty or not a string, or a template does not hold exactly one ``{}``.
+        PromptError: the phrase is empty, not a string or no valid Unicode, or a template does not hold exactly one ``{}``.
     """
 
     text: str
@@ -44,6 +44,8 @@ class Text:
             raise PromptError(f"A text prompt is a string, not {type(self.text).__name__}; for a picture use Exemplar(image, mask).")
         if not self.text.strip():
             raise PromptError("The text prompt is empty; say what to look for, such as 'a dog'.")
+        if any("\ud800" <= character <= "\udfff" for character in self.text):
+            raise PromptError(f"{self.text!r} holds bytes that are no text (lone surrogates); give the phrase in UTF-8.")
         object.__setattr__(self, "templates", tuple(self.templates))
         for template in self.templates:
             if template.count("{}") != 1:
