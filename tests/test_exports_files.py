@@ -232,6 +232,10 @@ def test_hugging_face_list() -> None:
     assert entries[-1]["label"] == entries[1:][-1]["label"] == "a unicorn"
     with pytest.raises(IndexError):
         entries[3]
+    assert entries == list(entries)
+    assert entries != entries[:2]
+    assert result[:0].to_hf() == []
+    assert "a unicorn" in repr(entries)
 
 
 def test_supervision() -> None:

@@ -119,6 +119,14 @@ class HfList(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._masks)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, HfList | list):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    def __repr__(self) -> str:
+        return f"HfList({len(self)} entries: {list(self._labels[:5])})"
+
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
     @overload

@@ -57,7 +57,7 @@ def read_index(path: Path, kind: str, name: str, *needed: str) -> dict[str, Any]
     """
     file = path / name if path.is_dir() else path
     try:
-        head = json.loads(file.read_text(encoding="utf-8"))
+        head = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}); give a folder that save() wrote, or its {name}.") from error
     except ValueError as error:

@@ -53,8 +53,8 @@ class Job:
     files: ExitStack = field(default_factory=ExitStack)
 
     def open(self, path: Path) -> IO[str]:
-        """A text file for writing."""
-        return self.files.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
+        """A text file for writing; a photo's path may hold bytes that are no text."""
+        return self.files.enter_context(open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n"))
 
 
 class Writer(Protocol):
