@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,14 @@ def test_negative_and_threshold_reach_the_model(cli: ToyCli) -> None:
     assert strict.sum() < plain.sum()
 
 
+def test_too_large_photos_are_refused(cli: ToyCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(promptseg.segmenter, "load", lambda *_, **options: given.update(options) or toy_family.segmenter(max_pixels=999))
+    code, _, err = cli("segment", "photos", "red", "--max-pixels", "999")
+    assert (code, given["max_pixels"]) == (3, 999)
+    assert "--max-pixels" in err
+
+
 def test_tiles_reach_the_model(cli: ToyCli) -> None:
     cli("segment", "photos/one.png", "red", "--tile", "30")
     assert cli.encoded == 6
@@ -125,6 +135,16 @@ def test_a_changed_exemplar_is_another_question(cli: ToyCli) -> None:
     Image.new("RGB", (30, 40), (0, 0, 255)).save("photos/two.png")
     assert "earlier" not in cli(*ask)[1]
     assert "earlier" in cli(*ask)[1]
+
+
+def test_a_model_trained_anew_answers_anew(cli: ToyCli) -> None:
+    Path("mine").mkdir()
+    Path("mine/model.safetensors").write_bytes(b"old")
+    ask = ("segment", "photos/one.png", "red", "--model", "mine")
+    cli(*ask)
+    assert "earlier" in cli(*ask)[1]
+    Path("mine/model.safetensors").write_bytes(b"newer")
+    assert "earlier" not in cli(*ask)[1]
 
 
 def test_unreadable_photos_do_not_stop_the_others(cli: ToyCli) -> None:
@@ -191,6 +211,42 @@ def test_debug_shows_the_traceback(cli: ToyCli, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "argv", ["promptseg", "segment", "a dog", "--debug"])
     with pytest.raises(ImageError):
         main()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a\nb"), PermissionError(13, "Permission denied", "out")])
+def test_errors_that_nobody_foresaw_are_one_line_too(cli: ToyCli, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(promptseg.segmenter, "load", fail)
+    code, _, err = cli("segment", "photos/one.png", "red")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert ("--debug" if isinstance(error, ZeroDivisionError) else "'out'") in err
+    monkeypatch.setattr(sys, "argv", ["promptseg", "--debug", "segment", "photos/one.png", "red"])
+    with pytest.raises(type(error)):
+        main()
+
+
+def test_names_that_the_terminal_cannot_show(cli: ToyCli, tmp_path: Path) -> None:
+    """In a process of its own, whose output takes ASCII only; the file's name is not even text."""
+    name = os.fsencode(tmp_path / "photos") + b"/caf\xe9.png"
+    try:
+        Image.open("photos/one.png").save(os.fsdecode(name))
+    except OSError:  # macOS and Windows have no such names
+        name = os.fsencode(tmp_path / "photos/Ünï cödé.png")
+    code = """
+import sys, toy_family, promptseg.segmenter
+from promptseg.cli import main
+promptseg.segmenter.load = lambda *_, **__: toy_family.segmenter()
+main()
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code, "segment", name, "красный"], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout
+    (folder,) = Path("out").iterdir()
+    assert promptseg.Masks.load(folder).labels == ["красный"]
 
 
 def test_warnings_are_one_line(cli: ToyCli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
+from typing import NoReturn
 
 import typer
 
@@ -48,15 +50,26 @@ def start(
 
 
 def main() -> None:
-    """Run the command line. An error that promptseg raises on purpose is one line; ``--debug`` shows where it comes from."""
+    """Run the command line. An error is one line; ``--debug`` shows where it comes from."""
     debug = "--debug" in sys.argv
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where a name cannot be shown, the rest of the table is
     warnings.showwarning = lambda message, *_: print(f"promptseg: {message}", file=sys.stderr)
     try:
         app([argument for argument in sys.argv[1:] if argument != "--debug"])
     except (PromptSegError, ImportError) as error:
-        if debug:
-            raise
-        print(f"promptseg: {error}", file=sys.stderr)
-        sys.exit(STOPPED)
+        _stop(debug, str(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        _stop(debug, f"{error}. Check that the place exists, may be used and has room.")
+    except Exception as error:
+        _stop(debug, f"{type(error).__name__}: {error}. This was not foreseen: --debug shows where it happened, for a report.")
+
+
+def _stop(debug: bool, message: str) -> NoReturn:
+    """End with one line, or with the traceback of the error that is being handled."""
+    if debug:
+        raise
+    print(f"promptseg: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(STOPPED)

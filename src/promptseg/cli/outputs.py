@@ -15,7 +15,7 @@ from ..errors import ExportError
 
 RECORD = "done.json"
 
-__all__ = ["OutputFolder", "Row", "stamp"]
+__all__ = ["OutputFolder", "Row", "model_stamp", "stamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,11 @@ def stamp(file: str | Path) -> list[int]:
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
+
+
+def model_stamp(model: str) -> list[Any]:
+    """The same for a model that is named by its folder or file: trained anew, it answers anew."""
+    return [model, *stamp(model), *stamp(Path(model) / "model.safetensors")]
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import PromptError
-from .options import Device, Formats, Model, Output, Overwrite, Precision, Tile, listed
-from .outputs import OutputFolder, Row, stamp
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed
+from .outputs import OutputFolder, Row, model_stamp, stamp
 
 if TYPE_CHECKING:
     from ..masks import Mask
@@ -52,6 +52,7 @@ def segment(
     tile: Tile = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
     overwrite: Overwrite = False,
 ) -> None:
     """Find what you say, or show, in photos: one mask per prompt."""
@@ -61,13 +62,20 @@ def segment(
     given = sort_arguments(arguments, prompt or (), need_prompt=exemplar is None)
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "segment", "prompts": given.prompts, "exemplar": exemplar and [*exemplar, *map(stamp, exemplar)]}
-    request |= {"negative": negative, "model": model, "threshold": threshold, "formats": wanted, "upsample": upsample, "tile": tile}
+    request |= {
+        "negative": negative,
+        "model": model_stamp(model),
+        "threshold": threshold,
+        "formats": wanted,
+        "upsample": upsample,
+        "tile": tile,
+    }
 
     from ..contracts import Options
     from ..segmenter import load
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision)
+    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
     prompts = segmenter.embed_prompts([*given.prompts, *([_example(*exemplar)] if exemplar else [])])
     unwanted = segmenter.embed_prompts(negative or [])
     options = Options(tile=tile)
@@ -94,4 +102,4 @@ def _example(image: str, region: str) -> Exemplar:
 
 
 def _row(mask: Mask) -> Row:
-    return Row(mask.label, mask.present, mask.score, mask.area / (mask.size[0] * mask.size[1]))
+    return Row(mask.label, mask.present and mask.area > 0, mask.score, mask.area / (mask.size[0] * mask.size[1]))

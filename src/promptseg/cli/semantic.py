@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Device, Formats, Model, Output, Overwrite, Precision, Tile, listed
-from .outputs import OutputFolder, Row
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed
+from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
     from ..maps import SemanticMap
@@ -38,6 +38,7 @@ def semantic(
     tile: Tile = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
     overwrite: Overwrite = False,
 ) -> None:
     """Give every pixel the most probable of some classes."""
@@ -46,13 +47,14 @@ def semantic(
 
     given = sort_arguments(arguments, classes or ())
     wanted = listed(formats, tuple(FORMATS), "format")
-    request = {"command": "semantic", "classes": given.prompts, "background": background, "model": model, "formats": wanted, "tile": tile}
+    request = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
+    request |= {"formats": wanted, "tile": tile}
 
     from ..contracts import Options
     from ..segmenter import load
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision)
+    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
     options, nothing = Options(tile=tile), _background(background)
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
