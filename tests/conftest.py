@@ -1,4 +1,4 @@
-"""What holds for every test: no network, no traces in the user's cache; and a sixth family for those that want one."""
+"""What holds for every test: no network, no traces in the user's cache, no clock; and a sixth family for those that want one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no clock", deadline=None)  # a busy machine fails no test
+settings.load_profile("no clock")
 
 
 class NetworkUsedError(AssertionError):

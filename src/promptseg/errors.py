@@ -78,9 +78,7 @@ class WeightsNotFound(PromptSegError, FileNotFoundError):
 class WeightsError(PromptSegError, ValueError):
     """A checkpoint does not hold exactly the tensors that the model needs."""
 
-    def __init__(
-        self, message: str, *, missing: Sequence[str] = (), unexpected: Sequence[str] = (), misshaped: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, message: str, *, missing: Sequence[str] = (), unexpected: Sequence[str] = (), misshaped: Sequence[str] = ()) -> None:
         self.missing, self.unexpected, self.misshaped = tuple(missing), tuple(unexpected), tuple(misshaped)
         super().__init__(message)
 
