@@ -10,6 +10,7 @@ import torch
 
 from promptseg import zoo
 from promptseg.contracts import Options
+from promptseg.errors import PromptError
 from promptseg.models.clipseg.config import ClipSegConfig
 from promptseg.models.clipseg.network import Model
 from promptseg.nn.clip_config import ClipTextConfig, ClipVisionConfig
@@ -50,6 +51,16 @@ def test_parts_equal_the_whole_in_every_view(view: str) -> None:
     assert whole.size == (40, 60)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+
+
+def test_encoded_prompts_mix_as_a_blend_does() -> None:
+    ask = segmenter()
+    both = ask.embed_prompts(["a dog", EXAMPLE])
+    blend, mixed = ask(photo(), Blend("a dog", EXAMPLE, 0.3))[0], ask(photo(), both.mix([0.3, 0.7], [2, -1]))
+    np.testing.assert_allclose(mixed[0].probabilities, blend.probabilities, atol=1e-5)
+    assert mixed.labels == ["0.3 a dog + 0.7 exemplar", "2 a dog + -1 exemplar"]
+    with pytest.raises(PromptError, match="2 prompts, 1 weights"):
+        both.mix([1])
 
 
 def test_a_batch_equals_its_photos() -> None:

@@ -56,6 +56,14 @@ class PromptEmbedding:
         """The prompts, in order."""
         return self.features.prompts
 
+    def mix(self, *weights: Sequence[float]) -> PromptEmbedding:
+        """New prompts between, or beyond, these: each argument holds one weight per prompt and gives one; see `PromptFeatures.mix`.
+
+        Raises:
+            PromptError: an argument has another number of weights than there are prompts.
+        """
+        return replace(self, features=self.features.mix(*weights))
+
     def __len__(self) -> int:
         return len(self.features)
 
