@@ -191,7 +191,7 @@ def test_a_bare_file_needs_its_card_and_finds_its_companion(tmp_path: Path) -> N
     assert same(weights_of(found), weights_of(small_clipseg.model()))
     assert card is zoo.card(NAME)
     clip.unlink()
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError, match=r"rd64-uni.pth and ViT-B-16.pt") as caught:
         zoo.load(decoder, card=NAME)
     assert any("token_embedding.weight" in name for name in caught.value.missing)
 

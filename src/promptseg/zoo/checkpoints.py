@@ -131,6 +131,8 @@ def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
     except WeightsError as error:
         companions = _companions(find_card(card), paths)
         if not error.missing or not companions:
+            sets = "; or ".join(" and ".join(published.files) for published in find_card(card).published)
+            error.args = (f"{error} {card} is published as {sets or 'no files'}.",)
             raise
         return from_official(card, *map(read_weights, companions))
 
