@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from promptseg.errors import ConfigError, ImageError
+from promptseg.nn import attention
 from promptseg.nn import clip as towers
 from promptseg.nn.attention import AttentionMask, PostNormBlock, PreNormBlock
 from promptseg.nn.clip import ImageTower, TextTower
@@ -198,6 +199,14 @@ def test_bfloat16_stays_close(image_tower: ImageTower, text_tower: TextTower) ->
     low, full = image.bfloat16()(pixels.bfloat16()).embedding, image_tower(pixels).embedding
     assert torch.cosine_similarity(low.float(), full).item() > 0.99
     assert torch.cosine_similarity(text.bfloat16()(ids).float(), text_tower(ids)).item() > 0.99
+
+
+def test_bfloat16_attention_is_the_same_fused_and_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    attend, x = attention.Attention(32, 4).bfloat16().eval(), torch.randn(2, 9, 32).bfloat16()
+    in_steps = attend(x)
+    monkeypatch.setattr(attention, "UNFUSED_BYTES", 0)
+    torch.testing.assert_close(attend(x), in_steps, rtol=0.05, atol=0.01)
 
 
 def test_impossible_sizes_are_refused() -> None:

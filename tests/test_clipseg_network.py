@@ -166,6 +166,7 @@ def test_upsample_never_worked_and_says_so() -> None:
         ({"taps": (2, 2)}, "distinct"),
         ({"cond_layer": 3}, "one of the 3"),
         ({"reduce_dim": 18}, "multiple of heads"),
+        ({"refined": True, "head_kernel": 3}, "at least 1, and 4"),
         ({"text": replace(TINY.text, embed=8)}, "one space"),
     ],
 )

@@ -125,7 +125,8 @@ def visual(case: Case) -> Results:
         torch.manual_seed(args["torch_seed"] or 0)
         name = "None" if mode is None else mode
         shown = support if args["mask"] is None else blend(support, args["mask"], mode, args["blend_size"])[0]
-        condition = net.embed_images(shown[None])
+        condition = net.see(shown[None], square=True).embedding
+        assert condition is not None
         results |= {f"prompt/{name}": shown[None], f"cond/{name}": condition, f"logits/{name}": net.decoder(query, condition)}
     for index, mix in enumerate(args["mixes"]):
         text, weight = net.encode_prompts([Text(mix["text"])]), mix["text_weight"]
@@ -146,7 +147,7 @@ def masked(case: Case) -> Results:
         blocks = None if layer == "all" else (layer,)
         mask = None if layer is None else AttentionMask(args["masks"][:batch], run["type"], blocks)
         wanted = [block for block in range(net.config.image.layers) if f"attention_{index}/block_{block}" in case.wanted]
-        seen = net.see(support[:batch], mask=mask, weights=wanted)
+        seen = net.see(support[:batch], mask=mask, weights=wanted, square=True)
         assert seen.embedding is not None
         results[f"embedding_{index}"] = seen.embedding
         results |= {f"attention_{index}/block_{block}": weights for block, weights in seen.weights.items()}

@@ -55,6 +55,8 @@ class ClipSegConfig:
             raise ConfigError(f"cond_layer is one of the {len(self.taps)} decoder blocks, counted from 0, not {self.cond_layer}.")
         if self.reduce_dim % self.heads:
             raise ConfigError(f"reduce_dim ({self.reduce_dim}) must be a multiple of heads ({self.heads}).")
+        if self.kernel < (4 if self.refined else 1):
+            raise ConfigError(f"head_kernel is at least 1, and 4 for the refined head, which quarters it; not {self.kernel}.")
         if self.image.embed != self.text.embed:
             raise ConfigError(f"Both towers must embed into one space: {self.image.embed} and {self.text.embed} dimensions were given.")
 

@@ -136,13 +136,10 @@ class RefinedHead(nn.ModuleDict):
     """3x3 convolution, then two transposed convolutions of a quarter of the kernel, ReLU between; the indices are the published ones."""
 
     def __init__(self, width: int, kernel: int) -> None:
-        self.part = kernel // 4
-        layers = {
-            "0": nn.Conv2d(width, width, 3, padding=1),
-            "2": Expand(width, width // 2, self.part),
-            "4": Expand(width // 2, 1, self.part),
-        }
-        super().__init__(layers)
+        part = kernel // 4
+        conv, coarse, fine = nn.Conv2d(width, width, 3, padding=1), Expand(width, width // 2, part), Expand(width // 2, 1, part)
+        super().__init__({"0": conv, "2": coarse, "4": fine})
+        self.part = part
 
     def size(self, grid: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of the logits of a grid of tokens."""

@@ -73,15 +73,15 @@ class Model(Clip):
         """
         phrases = list(dict.fromkeys(phrase for prompt in prompts for phrase in _phrases(prompt)))
         texts = dict(zip(phrases, self.embed_texts(phrases), strict=True))
-        exemplars = [shown for prompt in prompts if (shown := _exemplar(prompt)) is not None]
-        images = dict(zip(map(id, exemplars), self.embed_exemplars(exemplars), strict=True))
+        exemplars = {id(shown): shown for prompt in prompts if (shown := _exemplar(prompt)) is not None}
+        images = dict(zip(exemplars, self.embed_exemplars(list(exemplars.values())), strict=True))
         rows = [_condition(prompt, texts, images) for prompt in prompts]
         condition = torch.stack(rows) if rows else self.text.projection.new_zeros(0, self.config.text.embed)
         return PromptFeatures(tuple(prompts), condition)
 
     def decode(self, image: ClipSegImage, prompts: PromptFeatures) -> DenseLogits:
         """Every prompt on every image: float32 logits (B, N, h, w), h and w the image's sides less what is smaller than a patch."""
-        return DenseLogits(self.decoder(image, prompts.condition))
+        return DenseLogits(self.decoder(image, prompts.condition.to(image.reduced[0])))
 
     def forward(self, pixel_values: Tensor, prompts: Sequence[Prompt]) -> DenseLogits:
         """All three: normalised pixels (B, 3, H, W) and prompts -> logits (B, N, h, w)."""
@@ -144,7 +144,7 @@ def _phrases(prompt: Prompt) -> list[str]:
     if isinstance(prompt, Blend):
         return _phrases(cast(Text, prompt.text))
     if isinstance(prompt, Text):
-        return [template.format(prompt.text) for template in prompt.templates] or [prompt.text]
+        return [template.replace("{}", prompt.text) for template in prompt.templates] or [prompt.text]
     return []
 
 
