@@ -152,8 +152,9 @@ class Classes:
     names: tuple[str | tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        if isinstance(self.names, str):
-            raise PromptError(f"Classes takes a list of names, not the single string {self.names!r}.")
+        given: object = self.names  # a string is a sequence of strings, and a likely mistake
+        if isinstance(given, str):
+            raise PromptError(f"Classes takes a list of names, not the single string {given!r}.")
         names = tuple(name if isinstance(name, str) else tuple(name) for name in self.names)
         for name in names:
             for word in (name,) if isinstance(name, str) else name:
@@ -177,10 +178,11 @@ def as_prompts(prompts: str | Prompt | Sequence[str | Prompt]) -> tuple[Prompt, 
         return (Text(prompts),)
     if isinstance(prompts, PROMPT_TYPES):
         return (prompts,)
-    if not isinstance(prompts, Sequence) or isinstance(prompts, (bytes, bytearray)):
+    given: object = prompts
+    if not isinstance(given, Sequence) or isinstance(given, (bytes, bytearray)):
         raise PromptError(f"Prompts are strings, prompt objects or a list of them, not {type(prompts).__name__}.")
     result: list[Prompt] = []
-    for position, prompt in enumerate(prompts):
+    for position, prompt in enumerate(given):
         if isinstance(prompt, str):
             result.append(Text(prompt))
         elif isinstance(prompt, PROMPT_TYPES):

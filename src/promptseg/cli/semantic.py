@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,7 +47,7 @@ def semantic(
 
     given = sort_arguments(arguments, classes or ())
     wanted = listed(formats, tuple(FORMATS), "format")
-    request = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
+    request: dict[str, Any] = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
     request |= {"formats": wanted, "tile": tile}
 
     from ..contracts import Options
