@@ -27,7 +27,7 @@ class PocketConfig:
     similarity: bool = True
     preprocess: Preprocess = field(
         default_factory=lambda: Preprocess(
-            size=416, fit="native", antialias=True, multiple=32, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+            size=384, fit="native", antialias=True, multiple=32, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
         )  # (x - 127) / 128: what the tower was pretrained with
     )
 
