@@ -261,9 +261,10 @@ def test_pull_says_why_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     for error, reason in ((LocalEntryNotFoundError("x"), "no network"), (ConnectionError("reset by peer"), "reset by peer")):
-        fake_hub(monkeypatch, {"model.safetensors": error, "pytorch_model.bin": error})
+        asked = fake_hub(monkeypatch, {"model.safetensors": error, "pytorch_model.bin": error})
         with pytest.raises(WeightsNotFound, match=f"(?s){reason}.*By hand: put into"):
             zoo.pull(NAME)
+        assert len(asked) == (1 if reason == "no network" else 2)
 
 
 def test_pull_fetches_nothing_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

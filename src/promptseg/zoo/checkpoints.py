@@ -130,9 +130,10 @@ def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
         return from_official(card, *map(read_weights, paths))
     except WeightsError as error:
         companions = _companions(find_card(card), paths)
-        if not error.missing or not companions:
+        if error.missing and not companions:
             sets = "; or ".join(" and ".join(published.files) for published in find_card(card).published)
             error.args = (f"{error} {card} is published as {sets or 'no files'}.",)
+        if not error.missing or not companions:
             raise
         return from_official(card, *map(read_weights, companions))
 

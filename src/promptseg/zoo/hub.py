@@ -12,6 +12,8 @@ from ..errors import WeightsError, WeightsNotFound
 from .catalogue import card as find_card
 from .locations import here, how_to_get, weights
 
+NO_NETWORK = "there is no network, or HF_HUB_OFFLINE is set."
+
 
 def pull(name: str, *, force: bool = False) -> tuple[Path, ...]:
     """Bring a card's weights to this machine and say where they are.
@@ -34,6 +36,8 @@ def pull(name: str, *, force: bool = False) -> tuple[Path, ...]:
                 return tuple(_fetch(published, file, force) for file in published.files)
             except WeightsNotFound as error:
                 reasons.append(str(error))
+                if str(error) == NO_NETWORK:
+                    break  # the client has tried for half a minute; the next file would be no nearer
     reason = f"Could not download: {'; '.join(dict.fromkeys(reasons))} " if reasons else ""
     raise WeightsNotFound(f"{reason}{how_to_get(entry)}")
 
@@ -52,7 +56,7 @@ def _fetch(published: Published, file: str, force: bool) -> Path:
     try:
         path = Path(hf_hub_download(published.hub, file, force_download=force))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise WeightsNotFound("there is no network, or HF_HUB_OFFLINE is set.") from None
+        raise WeightsNotFound(NO_NETWORK) from None
     except (transport, HfHubHTTPError, HFValidationError, OSError) as error:
         raise WeightsNotFound(f"{published.hub}/{file}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}") from None
     check(path, published.sha256)
