@@ -205,6 +205,10 @@ def test_errors_are_one_line_and_have_a_code(cli: ToyCli, arguments: tuple[str, 
         assert err.startswith("promptseg: ")
 
 
+def test_the_version(cli: ToyCli) -> None:
+    assert cli("--version") == (0, f"promptseg {promptseg.__version__}\n", "")
+
+
 def test_debug_shows_the_traceback(cli: ToyCli, monkeypatch: pytest.MonkeyPatch) -> None:
     from promptseg.errors import ImageError
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from .. import __version__
 from ..errors import PromptSegError
 from . import convert, doctor, evaluate, info, models, pull, segment, semantic, train, verify
 
@@ -39,8 +40,15 @@ app.command("eval")(evaluate.evaluate)
 app.command()(doctor.doctor)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"promptseg {__version__}")
+        raise typer.Exit
+
+
 @app.callback(epilog=EPILOG)
 def start(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and stop."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. May stand anywhere on the line."),
 ) -> None:
     """Segment photos by saying, or showing, what you mean.

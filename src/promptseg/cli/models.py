@@ -19,7 +19,7 @@ def models() -> None:
     table = Table(show_lines=True)
     for head in ("name\nfamily", "tasks", "prompts", "size", "here"):
         table.add_column(head, no_wrap=True)
-    table.add_column("licence of the code\nand of the weights")
+    table.add_column("licence of the code\nand of the weights", overflow="fold")
     for card in cards():
         table.add_row(*_line(card))
     Console().print(table)
