@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptseg.errors import ConfigError, PromptError
+from promptseg.errors import ConfigError, PromptError, PromptUnread
 from promptseg.models.pocket import Model, PocketConfig, pack, unpack
 from promptseg.models.pocket.decoder import product_logit
 from promptseg.models.pocket.text import with_pieces
@@ -73,12 +73,23 @@ def test_blend_moves_from_exemplar_to_text(model: Model) -> None:
     torch.testing.assert_close(ends.norm(dim=1), torch.ones(2))
 
 
-def test_templates_are_averaged_and_unknown_words_refused(model: Model) -> None:
+def test_templates_are_averaged(model: Model) -> None:
     averaged = model.encode_prompts([Text("dog", ("a {}", "the {}"))]).condition
     apart = model.encode_prompts([Text("a dog"), Text("the dog")]).condition
     torch.testing.assert_close(averaged[0], torch.nn.functional.normalize(apart.mean(0), dim=-1))
-    with pytest.raises(PromptError, match="reads English"):
-        model.encode_prompts([Text("?!")])
+
+
+@torch.inference_mode()
+def test_words_it_cannot_read_get_an_empty_mask_and_spoil_nothing(model: Model) -> None:
+    image = model.encode_image(torch.randn(1, 3, 32, 32))
+    alone = model.decode(image, model.encode_prompts(["dog"]))
+    with pytest.warns(PromptUnread, match="knows none in '犬'"):
+        features = model.encode_prompts(["犬", "dog"])
+    both = model.decode(image, features)
+    assert both.logits[0, 0].max() < -10
+    assert both.presence is not None
+    assert both.presence[0, 0] < -10
+    torch.testing.assert_close(both.logits[0, 1], alone.logits[0, 0], atol=1e-4, rtol=1e-4)
 
 
 def test_prompts_it_does_not_read(model: Model) -> None:

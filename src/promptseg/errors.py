@@ -19,6 +19,7 @@ __all__ = [
     "PromptError",
     "PromptSegError",
     "PromptTruncated",
+    "PromptUnread",
     "UnknownModel",
     "UnsafeFile",
     "UnsupportedPrompt",
@@ -43,6 +44,10 @@ class PromptError(PromptSegError, ValueError):
 
 class PromptTruncated(UserWarning):
     """A phrase is longer than the text tower reads; the message says which words are lost."""
+
+
+class PromptUnread(UserWarning):
+    """The model knows no word of a phrase, so its mask is empty."""
 
 
 class UnsupportedTask(PromptSegError):

@@ -10,7 +10,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +60,6 @@ def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report |
     output = Path(recipe.output)
     saved = prepare(output, resume)
     torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)  # vanishing gradients would otherwise slow CPUs down several times
     optimizer = torch.optim.AdamW(
         [{**group, "lr": group.get("lr", 1.0) * recipe.lr, "initial": group.get("lr", 1.0) * recipe.lr} for group in run.groups()],
         weight_decay=recipe.weight_decay,
@@ -69,7 +69,7 @@ def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report |
     _forget_after(output / LOG, first)
     run.model.train()
     last_save = time.monotonic()
-    with (output / LOG).open("a", encoding="utf-8") as log:
+    with (output / LOG).open("a", encoding="utf-8") as log, _denormals_flushed():
         for step in range(first, recipe.steps):
             factor = rate(step, recipe.steps, recipe.warmup)
             for group in optimizer.param_groups:
@@ -122,6 +122,16 @@ class Average:
         for name, value in model.state_dict().items():
             if name in self.shadow:
                 value.copy_(self.shadow[name])
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Vanishing gradients would otherwise slow CPUs down several times."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _forget_after(log: Path, first: int) -> None:

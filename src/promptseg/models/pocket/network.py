@@ -6,6 +6,7 @@ sentence encoder) and image regions (pooled from the tower) share; the decoder a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,14 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...contracts import DenseLogits, Options, Preprocess, PromptFeatures, Size, View
-from ...errors import PromptError
+from ...errors import PromptError, PromptUnread
 from ...nn import views as default_views
-from ...prompts import Blend, Exemplar, Prompt, Text
+from ...prompts import Blend, Exemplar, Prompt, Text, as_prompts
 from .config import PocketConfig
 from .decoder import Decoder, Neck, PocketImage, region_width
 from .text import StaticText
 from .tower import HEAD, EfficientNetLite
 
+NOTHING = -20.0  # logit of a probability of 2e-9
 PROMPTS_AT_ONCE = 32  # decoded together; bounds the memory of a thousand prompts
 
 
@@ -54,6 +56,7 @@ class Model(nn.Module):
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """Texts, exemplars (decoded photo and mask) and blends -> unit vectors (N, text_width)."""
+        prompts = as_prompts(prompts)
         rows = [self._condition(prompt) for prompt in prompts]
         width = self.config.text_width
         condition = torch.stack(rows) if rows else torch.zeros(0, width, device=self.class_keys.device)
@@ -76,11 +79,15 @@ class Model(nn.Module):
     # --- parts ---
 
     def answer(self, image: PocketImage, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """condition (B, K, text_width), each photo its own -> logits (B, K, h/4, w/4) and presence (B, K)."""
+        """condition (B, K, text_width), each photo its own -> logits (B, K, h/4, w/4) and presence (B, K).
+
+        A zero vector, which is what unreadable words become, is answered with nothing.
+        """
+        unread = (condition == 0).all(-1)
         condition = F.normalize(condition, dim=-1)
         match = condition @ self.class_keys.to(condition.dtype).T
         logits, presence = self.decoder(image, condition, (match * self.log_sharpness.exp()).softmax(-1))
-        return logits, presence
+        return logits.masked_fill(unread[..., None, None], NOTHING), presence.masked_fill(unread, NOTHING)
 
     def pool(self, image: PocketImage, masks: Tensor) -> Tensor:
         """Mean of the region features under each mask: masks (B, K, h, w) 0..1 at any resolution -> (B, K, R)."""
@@ -94,11 +101,13 @@ class Model(nn.Module):
 
     def _condition(self, prompt: Prompt) -> Tensor:
         if isinstance(prompt, Text):
-            wordings = [template.format(prompt.text) for template in prompt.templates] or [prompt.text]
-            vector = self.text(wordings).mean(0)
-            if not vector.any():
-                raise PromptError(f"None of the characters of {prompt.text!r} are known to the model; it reads English words.")
-            return F.normalize(vector, dim=-1)
+            wordings = [template.replace("{}", prompt.text) for template in prompt.templates] or [prompt.text]
+            if not self.text([prompt.text]).any():
+                warnings.warn(
+                    f"pocket reads English words and knows none in {prompt.text!r}; its mask is empty.", PromptUnread, stacklevel=2
+                )
+                return torch.zeros(self.config.text_width, device=self.class_keys.device)
+            return F.normalize(self.text(wordings).mean(0), dim=-1)
         if isinstance(prompt, Exemplar):
             return self._exemplar(prompt)
         if isinstance(prompt, Blend):
