@@ -1,4 +1,4 @@
-"""The commands end to end, with the toy family in the model's place; `test_cli_pocket` does it with the built-in model."""
+"""The commands end to end, with the toy family in the model's place; `test_readme` does it with the built-in model."""
 
 from __future__ import annotations
 

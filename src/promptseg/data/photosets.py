@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import DataError
+from ..rle import Rle
 
 VALIDATION_REMAINDER = 1  # crc32(id) % 5: the split that the data's index states
 
@@ -99,8 +100,9 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """COCO polygons ``[[x0, y0, x1, y1, ...], ...]`` or uncompressed / compressed run lengths -> bool (H, W)."""
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
-        runs = _decompress(counts) if isinstance(counts, (str, bytes)) else counts
-        return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[1], size[0]).T
+        packed = isinstance(counts, (str, bytes))
+        runs = Rle.from_string(counts, size) if packed else Rle(size, np.asarray(counts, dtype=np.uint32))
+        return runs.decode()
     # Pillow fills every pixel that a polygon touches; sampled at the centre of 5 x 5 finer ones its masks agree with COCO's own
     # (mean IoU 0.977 over instances; 0.91 when drawn at the photo's size)
     fine = 5
@@ -111,25 +113,6 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
             points = [(x * fine - 0.5, y * fine - 0.5) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
             draw.polygon(points, fill=1)
     return np.asarray(canvas, dtype=bool)[fine // 2 :: fine, fine // 2 :: fine]
-
-
-def _decompress(counts: str | bytes) -> list[int]:
-    """COCO's compressed runs: 5 bits a character, offset 48, lowest first, from the third on relative to the run two before."""
-    text = counts.encode() if isinstance(counts, str) else counts
-    runs: list[int] = []
-    position = 0
-    while position < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            character = text[position] - 48
-            value |= (character & 0x1F) << shift
-            more = bool(character & 0x20)
-            position += 1
-            shift += 5
-            if not more and character & 0x10:
-                value |= -1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-    return runs
 
 
 # --- palette label maps -----------------------------------------------------------------------------------------------------------------

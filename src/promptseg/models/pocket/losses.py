@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,8 +32,3 @@ def alignment_loss(regions: Tensor, names: Tensor, target: Tensor) -> Tensor:
 def presence_loss(presence: Tensor, present: Tensor) -> Tensor:
     """Binary cross-entropy of presence logits (B, K)."""
     return F.binary_cross_entropy_with_logits(presence, present.to(presence.dtype))
-
-
-def total(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """Weighted sum; a loss without a weight counts once."""
-    return torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()

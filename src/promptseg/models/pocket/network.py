@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -138,7 +137,7 @@ class Model(nn.Module):
     @classmethod
     def from_official(cls, config: PocketConfig, state_dict: dict[str, Tensor]) -> Model:
         """The published form of `pocket` is its own folder: names and shapes are the module's."""
-        model = cls(replace(config))
+        model = cls(config)
         model.load_state_dict(state_dict)
         return model.eval()
 

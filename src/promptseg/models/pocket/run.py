@@ -23,7 +23,7 @@ from .recipes import PocketOptions
 from .tower import HEAD, EfficientNetLite, from_published
 from .vocabulary import ELSEWHERE, PLAIN_NAMES, SYNONYMS, wordings
 
-START = "start.pt"
+START = "start-seed{}.pt"  # the network before its first step
 Log = Callable[[str], None]
 
 
@@ -72,10 +72,11 @@ class PocketRun:
         photos = [in_memory(photo) for photo in annotated]
         class_names = [name for _, name in named]
         names = sorted({name for photo in photos for name in (*photo.names, *photo.absent)} | {*class_names, *PLAIN_NAMES, *ELSEWHERE})
-        start = Path(recipe.output) / START
-        self.model = _begun(options, start) or starting_network(options, class_names, names, _captions(root / "flickr8k"), recipe.seed, log)
-        start.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(self.model.state_dict(), start)
+        start = Path(recipe.output) / START.format(recipe.seed)
+        if not start.exists():
+            model = starting_network(options, class_names, names, _captions(root / "flickr8k"), recipe.seed, log)
+            _keep(model, start)
+        self.model = _begun(options, start)
         preprocess = self.model.config.preprocess
         photos += pseudo_labelled(named, self.model.tower, self.model.classifier, preprocess.mean, preprocess.std)
         log(f"data: {len(photos)} photographs in memory, {sum(photo.source == 'imagenet' for photo in photos)} with pseudo-masks")
@@ -177,20 +178,22 @@ def starting_network(options: PocketOptions, class_names: list[str], names: list
         model.classifier.weight.copy_(weight)
         model.classifier.bias.copy_(bias)
         model.class_keys.copy_(model.text(class_names))
-    return _laid_out(model)
+    return model
 
 
-def _begun(options: PocketOptions, start: Path) -> Model | None:
-    """The starting network of an earlier, interrupted run: distilling the text tower again would give the same and take minutes."""
-    if not start.exists():
-        return None
+def _keep(model: Model, start: Path) -> None:
+    """Write the starting network, whole or not at all: an interrupted run need not distil the text tower again, which takes minutes."""
+    start.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = start.with_suffix(".part")
+    torch.save(model.state_dict(), unfinished)
+    unfinished.replace(start)
+
+
+def _begun(options: PocketOptions, start: Path) -> Model:
+    """The starting network that `_keep` wrote."""
     model = Model(options.config)
     model.load_state_dict(torch.load(start, weights_only=True))
-    return _laid_out(model)
-
-
-def _laid_out(model: Model) -> Model:
-    """Channels last: depthwise convolutions train three times as fast on CPUs."""
+    # channels last: depthwise convolutions train three times as fast on CPUs
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     return model.eval()
 
