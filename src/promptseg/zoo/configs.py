@@ -63,13 +63,23 @@ def _alternative(hints: Sequence[Any], value: Any, where: str) -> Any:
     if value is None and type(None) in hints:
         return None
     errors = []
-    for hint in hints:
-        if hint is not type(None):
-            try:
-                return _value(hint, value, where)
-            except ConfigError as error:
-                errors.append(error)
+    for hint in _of_kind([hint for hint in hints if hint is not type(None)], value, where):
+        try:
+            return _value(hint, value, where)
+        except ConfigError as error:
+            errors.append(error)
     raise errors[0]
+
+
+def _of_kind(hints: Sequence[Any], value: Any, where: str) -> Sequence[Any]:
+    """Where every alternative is a dataclass with a ``kind`` of its own: the one that ``value`` names. Otherwise all."""
+    tags: dict[Any, Any] = {field.default: hint for hint in hints if is_dataclass(hint) for field in fields(hint) if field.name == "kind"}
+    if not 1 < len(hints) == len(tags) or not isinstance(value, Mapping):
+        return hints
+    kind = value.get("kind")
+    if kind not in tags:
+        raise ConfigError(f"{where}.kind is one of {', '.join(tags)}, not {kind!r}.{nearest(str(kind), list(tags))}")
+    return [tags[kind]]
 
 
 def _tuple(hints: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
