@@ -1,0 +1,199 @@
+"""What every reader of this folder gives: photos with what is known of them.
+
+A reader returns a `PhotoSet`: a sequence of `Sample`, of which nothing is decoded before it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import DataError
+
+__all__ = ["IGNORE", "LabelSample", "PhotoSet", "Region", "RegionSample", "Sample"]
+
+IGNORE = -1  # in a label map: nothing is known of the pixel; it counts neither for nor against
+
+Labels: TypeAlias = NDArray[np.int32]
+Bools: TypeAlias = NDArray[np.bool_]
+
+
+# --- annotated photos -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One photo of a data set: its name there, its file, the classes that the set knows."""
+
+    id: str
+    path: Path
+    classes: tuple[str, ...] = field(repr=False)
+
+    def image(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB as the file stores it; published masks know no EXIF orientation, so none is applied.
+
+        Raises:
+            DataError: the photo is missing or no picture.
+        """
+        return read_photo(self.path)
+
+    def masks(self) -> tuple[Mapping[str, Bools], Bools]:
+        """Bool (H, W) of every class that is there, by name, and the pixels of which nothing is known.
+
+        Raises:
+            DataError: an annotation file is missing or malformed.
+        """
+        raise TypeError(f"{type(self).__name__} says nothing about masks; readers give LabelSample or RegionSample.")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSample(Sample):
+    """A photo with one class per pixel. ``labels()`` -> (H, W) int32, index into ``classes`` or `IGNORE`."""
+
+    labels: Callable[[], Labels] = field(repr=False, compare=False)
+
+    def masks(self) -> tuple[Mapping[str, Bools], Bools]:
+        labels = self.labels()
+        present = [index for index in np.unique(labels).tolist() if index != IGNORE]
+        return {self.classes[index]: labels == index for index in present}, labels == IGNORE
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One annotated thing. ``mask`` bool (H, W); ``crowd``: a heap of such things, to be ignored; ``thing``: countable."""
+
+    name: str
+    mask: Bools = field(repr=False)
+    crowd: bool = False
+    thing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSample(Sample):
+    """A photo with regions that may overlap. ``regions()`` -> one `Region` per annotation, in the order of the file."""
+
+    size: tuple[int, int]  # (H, W)
+    regions: Callable[[], tuple[Region, ...]] = field(repr=False, compare=False)
+
+    def masks(self) -> tuple[Mapping[str, Bools], Bools]:
+        masks: dict[str, Bools] = {}
+        ignore = np.zeros(self.size, dtype=np.bool_)
+        for region in self.regions():
+            if region.crowd:
+                ignore |= region.mask
+            elif region.name in masks:
+                masks[region.name] = masks[region.name] | region.mask
+            else:
+                masks[region.name] = region.mask
+        for mask in masks.values():
+            ignore &= ~mask  # a thing inside a crowd is known
+        return masks, ignore
+
+
+S = TypeVar("S", bound=Sample)
+
+
+@dataclass(frozen=True)
+class PhotoSet(Sequence[S], Generic[S]):
+    """The photos of one split of a data set, in a fixed order. ``classes``: names by index."""
+
+    name: str
+    classes: tuple[str, ...]
+    samples: tuple[S, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> S: ...
+    @overload
+    def __getitem__(self, index: slice) -> PhotoSet[S]: ...
+    def __getitem__(self, index: int | slice) -> S | PhotoSet[S]:
+        if isinstance(index, slice):
+            return PhotoSet(self.name, self.classes, self.samples[index])
+        return self.samples[index]
+
+    def __iter__(self) -> Iterator[S]:
+        return iter(self.samples)
+
+
+# --- reading files ----------------------------------------------------------------------------------------------------------------------
+
+
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB, greys tripled.
+
+    Raises:
+        DataError: missing or no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.array(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a photo: {reason(error)}. Download or copy this file again.") from None
+
+
+def read_labels(path: Path) -> NDArray[np.integer[Any]]:
+    """A label map as its file stores it, (H, W): palette indices or grey values, 8 or 16 bits.
+
+    Raises:
+        DataError: missing, no picture, or in colours.
+    """
+    try:
+        with Image.open(path) as picture:
+            values = np.asarray(picture)
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a label map: {reason(error)}. Download or copy this file again.") from None
+    if values.ndim != 2:
+        raise DataError(f"{path} is a colour picture; a label map has one value per pixel (a palette or grey PNG). Convert its colours.")
+    return values.astype(np.int32) if values.dtype == np.bool_ else values
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON.
+
+    Raises:
+        DataError: missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}. Download it again.") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file without blanks around them, empty ones left out.
+
+    Raises:
+        DataError: missing or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the path that the message names already."""
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+
+
+def one_of(value: str, allowed: Sequence[str], what: str) -> str:
+    """``value`` if it is allowed.
+
+    Raises:
+        DataError: it is not.
+    """
+    if value not in allowed:
+        raise DataError(f"There is no {what} {value!r}; choose one of {', '.join(allowed)}.")
+    return value

@@ -1,0 +1,151 @@
+"""What the published protocols show their networks (kinds of ``clipseg/``): crops, PhraseCut, Pascal-5i."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cases import Case, Results
+from PIL import Image
+from torch import Tensor
+
+from promptseg.data.crops import find_crop
+from promptseg.data.items import PromptSample
+from promptseg.data.phrasecut import Phrase, PhraseCut, phrases
+from promptseg.data.randomness import Draws
+from promptseg.models.clipseg.visual import blend
+
+
+class Recorded(Draws):
+    """Torch's generator as the published code seeds it, with every draw written down."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(0)
+        self.generator.manual_seed(seed)
+        self.log: list[list[Any]] = []
+
+    def integer(self, below: int) -> int:
+        value = super().integer(below)
+        self.log.append(["randint", [0, below], [value]])
+        return value
+
+    def unit(self) -> float:
+        value = super().unit()
+        self.log.append(["rand", [value]])
+        return value
+
+
+def crops(case: Case) -> Results:
+    """Windows around masks, and how often was drawn."""
+    results: dict[str, Any] = {}
+    for index, run in enumerate(case.args["cases"]):
+        draws = Recorded(run["torch_seed"])
+        options = {name: run[name] for name in ("iterations", "min_frac", "best_of")}
+        crop = find_crop(run["mask"].numpy() != 0, (run["crop"], run["crop"]), draws, **options)
+        results[f"{index}/rows"] = [crop.rows.start, crop.rows.stop]
+        results[f"{index}/columns"] = [crop.columns.start, crop.columns.stop]
+        results[f"{index}/returned_flag"] = crop.poor
+        results[f"{index}/n_draws"] = len(draws.log)
+        results[f"{index}/first_draws"] = draws.log[:6]
+        results[f"{index}/pixels_in_crop"] = crop.pixels
+    return results
+
+
+# --- PhraseCut --------------------------------------------------------------------------------------------------------------------------
+
+OURS = {
+    "image_size": "image_size",
+    "negative_prob": "negatives",
+    "aug_crop": "crop",
+    "min_size": "min_size",
+    "with_visual": "with_support",
+    "only_visual": "only_supported",
+}
+
+
+def phrasecut(case: Case) -> Results:
+    """Items of PhraseCut over the case's own photos and phrases, written down in the published format first."""
+    args = case.args
+    with tempfile.TemporaryDirectory() as folder:
+        write_phrasecut(Path(folder), args)
+        found = phrases(Path(folder), "train")
+        results: dict[str, Any] = {
+            "sample_ids": _ids(found),
+            "samples_by_phrase": {name: _ids(group) for name, group in _data(found, {}).by_phrase.items()},
+            "relative_sizes": np.array([phrase.relative_size for phrase in found]),
+        }
+        for run in args["filters"]:
+            results[f"filter/{run['name']}"] = _ids(_data(found, run["options"]).phrases)
+        for index, run in enumerate(args["samples"]):
+            data, draws = _data(found, args["configs"][run["config"]]), Recorded(run["torch_seed"])
+            sample = data.draw(run["index"], draws)
+            asked = data.phrases[run["index"]]
+            results[f"{index}/sample_id"], results[f"{index}/draws"] = [asked.image, asked.index], draws.log
+            results |= _item(index, sample, args["configs"][run["config"]]["mask"])
+    return results
+
+
+def write_phrasecut(folder: Path, args: Mapping[str, Any]) -> None:
+    """The case as VGPhraseCut v0 stores it; photos without loss."""
+    (folder / "images").mkdir()
+    table, tasks = [], []
+    for entry in args["images"]:
+        pixels = entry["image"][..., 0] if entry["grey"] else entry["image"]
+        Image.fromarray(pixels).save(folder / "images" / f"{entry['id']}.jpg", format="PNG")
+        table.append({"image_id": entry["id"], "height": pixels.shape[0], "width": pixels.shape[1]})
+        tasks += [
+            {"image_id": entry["id"], "phrase": said["phrase"], "Polygons": said["polygons"], "instance_boxes": said["boxes"]}
+            for said in args["annotations"][str(entry["id"])]
+        ]
+    (folder / "image_data_split.json").write_text(json.dumps(table))
+    (folder / "refer_train.json").write_text(json.dumps(tasks))
+
+
+def _data(found: list[Phrase], options: Mapping[str, Any]) -> PhraseCut:
+    ours = {OURS[name]: value for name, value in options.items() if name in OURS}
+    if "remove_classes" in options:
+        ours["removed"] = "-".join(map(str, options["remove_classes"]))
+    return PhraseCut(found, shuffle=False, **ours)
+
+
+def _ids(found: list[Phrase]) -> list[list[int]]:
+    return [[phrase.image, phrase.index] for phrase in found]
+
+
+def _item(index: int, sample: PromptSample, mask: str) -> dict[str, Any]:
+    """What the published item holds after the image: phrase, example as ``mask`` shows it, whether there is one."""
+    extras: list[Any] = shown(sample, mask, sample.image.shape[-1])
+    if mask != "text":
+        extras.append(sample.support is not None)
+    results: dict[str, Any] = {f"{index}/x{n}": value for n, value in enumerate(extras, start=1) if isinstance(value, Tensor)}
+    results[f"{index}/extras"] = [{"shape": list(value.shape)} if isinstance(value, Tensor) else value for value in extras]
+    return {**results, f"{index}/image": sample.image, f"{index}/seg": sample.target}
+
+
+def shown(sample: PromptSample, mask: str, crop_size: int) -> list[Any]:
+    """Phrase and example in the published forms: "text", "separate", a blending mode, or "text_and_" with one of these.
+
+    ``crop_size``: side of the picture in modes that crop.
+    """
+    text = [sample.phrase] if mask.startswith("text") else []
+    mode = mask.removeprefix("text_and_").removeprefix("text")
+    if not mode:
+        return text
+    if mode == "separate":
+        support = sample.support
+        image, region = (torch.zeros_like(sample.image), sample.target[0] * 0) if support is None else (support.image, support.mask)
+        return [*text, image, region]
+    if sample.support is None:
+        return [*text, torch.zeros_like(sample.image)]
+    return [*text, blend(sample.support.image, sample.support.mask, mode, crop_size)[0]]
+
+
+RUNNERS = {
+    "clipseg/find_crop": crops,
+    "clipseg/phrasecut": phrasecut,
+}
