@@ -28,8 +28,13 @@ def cards() -> tuple[Card, ...]:
     return tuple(replace(card, config=replace(card.config, **SMALL)) for card in zoo.cards() if card.family == "clipseg")
 
 
+def build(name: str = "clipseg-rd64") -> Model:
+    """A card's network, small and random, in training mode."""
+    torch.manual_seed(0)
+    return Model(replace(zoo.config(name), **SMALL))
+
+
 @cache
 def model(name: str = "clipseg-rd64") -> Model:
-    """A card's network, small and random; not to be changed."""
-    torch.manual_seed(0)
-    return Model(replace(zoo.config(name), **SMALL)).eval()
+    """The same in evaluation mode; not to be changed."""
+    return build(name).eval()

@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import runners_clip
 import runners_clipseg
+import runners_clipseg_training
 import runners_data
 import torch
 from cases import Case, Check, NotYetError, Results
@@ -25,7 +26,12 @@ from cases import Case, Check, NotYetError, Results
 from promptseg.errors import PromptTruncated
 
 Runner: TypeAlias = Callable[[Case], Results]
-RUNNERS: dict[str, Runner] = {**runners_clip.RUNNERS, **runners_clipseg.RUNNERS, **runners_data.RUNNERS}
+RUNNERS: dict[str, Runner] = {
+    **runners_clip.RUNNERS,
+    **runners_clipseg.RUNNERS,
+    **runners_clipseg_training.RUNNERS,
+    **runners_data.RUNNERS,
+}
 READ_ONLY = ("inventory", "table")  # kinds to look things up in
 
 

@@ -16,8 +16,8 @@ from promptseg.errors import PromptSegError
 from promptseg.images import to_pixels
 from promptseg.models.clipseg import ClipSegConfig, Model
 from promptseg.models.clipseg.multilabel import multilabel
-from promptseg.models.clipseg.prompts import TEMPLATE_SETS, sample_wordings
 from promptseg.models.clipseg.visual import blend, crop_mask, denormalise, draw_blur, img_preprocess, object_box, pad_to_square
+from promptseg.models.clipseg.wordings import TEMPLATE_SETS, sample_wordings
 from promptseg.nn.attention import AttentionMask, PreNormBlock
 from promptseg.nn.clip_keys import openai_image
 from promptseg.nn.conversion import from_official

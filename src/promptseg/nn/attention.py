@@ -50,12 +50,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
+        """x (B, T, C) -> (B, T, C); ``dropout`` is the share of attention weights that are left out."""
         q, k, v = self._split(x)
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not causal:
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not causal and not dropout:
             return self._join(_apart(q, k, v))
-        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout))
 
     def with_weights(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same without fusion, the logits times ``factors`` (B * heads, T, T); also the weights, (B * heads, T, T), b0h0, b0h1, ..."""
@@ -111,8 +111,9 @@ class QuickGeluMlp(Mlp):
 class ReluMlp(Mlp):
     """width -> hidden -> width through ReLU."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.down(F.relu(self.up(x), inplace=True))
+    def forward(self, x: Tensor, *, dropout: float = 0.0) -> Tensor:
+        """x (..., width) -> the same; ``dropout`` is the share of hidden values that are left out."""
+        result: Tensor = self.down(_drop(F.relu(self.up(x), inplace=True), dropout))
         return result
 
 
@@ -140,10 +141,14 @@ class PreNormBlock(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """torch's `TransformerEncoderLayer` with its defaults: norm1(x + attn x), then norm2(x + mlp x)."""
+    """torch's `TransformerEncoderLayer` with its defaults: norm1(x + attn x), then norm2(x + mlp x).
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    In training mode ``dropout`` acts where torch's does: on attention weights, on hidden values, and on both branches' ends.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.attn = Attention(width, heads)
         self.mlp = ReluMlp(width, hidden)
         self.norm1 = nn.LayerNorm(width)
@@ -151,6 +156,11 @@ class PostNormBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
-        x = self.norm1(x + self.attn(x))
-        result: Tensor = self.norm2(x + self.mlp(x))
+        share = self.dropout if self.training else 0.0
+        x = self.norm1(x + _drop(self.attn(x, dropout=share), share))
+        result: Tensor = self.norm2(x + _drop(self.mlp(x, dropout=share), share))
         return result
+
+
+def _drop(x: Tensor, share: float) -> Tensor:
+    return F.dropout(x, share) if share else x

@@ -32,6 +32,7 @@ class ClipSegConfig:
     reduce_dim: int = 64  # decoder width
     heads: int = 4  # of the decoder's attention [n_heads]
     hidden: int = 2048  # of the decoder's feed-forward layers
+    dropout: float = 0.1  # in the decoder's blocks while it is trained
     cond_layer: int = 0  # decoder block before which FiLM acts
     extra_blocks: int = 0  # further decoder blocks, each with a skip around it
     reverse_taps: bool = False  # shallowest tap first instead of deepest first [rev_activations]
@@ -55,6 +56,8 @@ class ClipSegConfig:
             raise ConfigError(f"cond_layer is one of the {len(self.taps)} decoder blocks, counted from 0, not {self.cond_layer}.")
         if self.reduce_dim % self.heads:
             raise ConfigError(f"reduce_dim ({self.reduce_dim}) must be a multiple of heads ({self.heads}).")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is the share of values left out in training, from 0 to below 1, not {self.dropout}.")
         if self.kernel < (4 if self.refined else 1):
             raise ConfigError(f"head_kernel is at least 1, and 4 for the refined head, which quarters it; not {self.kernel}.")
         if self.image.embed != self.text.embed:

@@ -43,8 +43,8 @@ class Decoder(nn.Module):
         self.film_mul = nn.Linear(condition, width)
         self.film_add = nn.Linear(condition, width)
         self.reduces = nn.ModuleList(nn.Linear(config.image.width, width) for _ in config.taps)
-        self.blocks = nn.ModuleList(PostNormBlock(width, config.heads, config.hidden) for _ in config.taps)
-        self.extra_blocks = nn.ModuleList(PostNormBlock(width, config.heads, config.hidden) for _ in range(config.extra_blocks))
+        self.blocks = nn.ModuleList(_block(config) for _ in config.taps)
+        self.extra_blocks = nn.ModuleList(_block(config) for _ in range(config.extra_blocks))
         self.head = RefinedHead(width, config.kernel) if config.refined else PlainHead(width, config.kernel)
 
     def reduce(self, activations: dict[int, Tensor]) -> tuple[Tensor, ...]:
@@ -96,6 +96,10 @@ class Decoder(nn.Module):
         if self.config.n_tokens is None or not logits.shape[1]:
             return logits
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+
+
+def _block(config: ClipSegConfig) -> PostNormBlock:
+    return PostNormBlock(config.reduce_dim, config.heads, config.hidden, config.dropout)
 
 
 class Expand(nn.Module):
