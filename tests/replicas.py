@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -58,4 +59,41 @@ def phrasecut(root: Path) -> Path:
     write_json(root / "image_data_split.json", table)
     write_json(root / "refer_train.json", tasks)
     write_json(root / "refer_val.json", tasks[:2])
+    return root
+
+
+# --- Pascal VOC -------------------------------------------------------------------------------------------------------------------------
+
+
+def voc(root: Path, *, aug: bool = True) -> Path:
+    """VOCdevkit/VOC2012 with four photos of 60 x 80 pixels: aeroplane and person, aeroplane, bicycle, bicycle."""
+    place, size = root / "VOCdevkit" / "VOC2012", (60, 80)
+    content = {"2007_000001": [(1, (4, 4, 56, 52)), (15, (60, 4, 70, 20))], "2007_000002": [(1, (10, 4, 70, 50))]}
+    content |= {"2007_000003": [(2, (4, 4, 60, 50))], "2007_000004": [(2, (20, 5, 78, 55))]}
+    for number, (stem, things) in enumerate(content.items()):
+        values = np.zeros(size, dtype=np.uint8)
+        for index, box in things:
+            values = np.maximum(values, rectangle(size, box, index))
+        values[:2] = 255
+        photo(place / "JPEGImages" / f"{stem}.jpg", size, number)
+        labels(place / "SegmentationClass" / f"{stem}.png", values)
+        if aug:
+            labels(place / "SegmentationClassAug" / f"{stem}.png", values)
+    lists = place / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split in ("train", "val", "trainval", "trainaug"):
+        (lists / f"{split}.txt").write_text("\n".join(content) + "\n")
+    return root
+
+
+def coco20i(root: Path) -> Path:
+    """COCO 2014 with HSNet's lists of fold 0: two photos of every tested class."""
+    size, listed = (30, 40), {}
+    for number in range(0, 80, 4):
+        listed[number] = [f"val2014/COCO_val2014_{number:04d}{copy}.jpg" for copy in "ab"]
+        for name in listed[number]:
+            photo(root / name, size, number)
+            labels((root / "annotations" / name).with_suffix(".png"), rectangle(size, (5, 5, 30, 25), number + 1))
+    (root / "splits" / "val").mkdir(parents=True)
+    (root / "splits" / "val" / "fold0.pkl").write_bytes(pickle.dumps(listed))
     return root
