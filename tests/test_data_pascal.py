@@ -65,7 +65,7 @@ def test_zero_shot_splits(tmp_path: Path) -> None:
     photos = pascal_zero_shot(replicas.voc(tmp_path))
     assert photos.classes[zero_shot(2).unseen[0]] == "cow"
     assert [photos.classes[index] for index in zero_shot(10).unseen] == (
-        ["airplane", "bottle", "cat", "chair", "cow", "motorbike", "sheep", "sofa", "train", "tvmonitor"]
+        ["airplane", "bottle", "cat", "chair", "cow", "motorbike", "pottedplant", "sofa", "train", "tvmonitor"]
     )
     for unseen in (2, 4, 5, 6, 8, 10):
         split = zero_shot(unseen)
