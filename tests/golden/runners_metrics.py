@@ -13,6 +13,8 @@ from cases import Case, Results
 from numpy.typing import NDArray
 from torch import Tensor
 
+from promptseg.data.pascal import zero_shot
+from promptseg.data.vocabularies import names as vocabulary
 from promptseg.errors import PromptSegError
 from promptseg.metrics import (
     CLIPSEG_THRESHOLDS,
@@ -28,6 +30,7 @@ from promptseg.metrics import (
     SemanticResult,
     ThresholdSweep,
     VideoJF,
+    ZeroShotIoU,
     intersection_union,
 )
 
@@ -86,6 +89,29 @@ def _figures(sweep: ThresholdSweep, options: Mapping[str, Any]) -> dict[str, Any
     for place, cell in enumerate(("tp", "fp", "fn", "tn")):
         figures |= {cell: table[:, place].sum(0), f"{cell}_by_class": table[:, place]}
     return {**figures, "ct": custom}
+
+
+def zero_shot_case(case: Case) -> Results:
+    """Generalised zero-shot mIoU of every split. The published call swaps the two groups, and with them what its results are called."""
+    args = case.args
+    names = vocabulary("voc21-clipseg")
+    results: dict[str, Any] = {"class_names": list(names)}
+    for count in args["n_unseen"]:
+        split = zero_shot(count)
+        groups = {"seen": split.seen, "unseen": split.unseen}
+        metric = ZeroShotIoU(names[: args["classes"]], unseen=tuple(names[index] for index in groups[args["unseen_argument"]]))
+        for ours, truth in zip(case.tensors["prediction"], case.tensors["label"], strict=True):
+            metric.update(ours, truth)
+        result = metric.compute()
+        figures: dict[str, Any] = {
+            "mean_seen": result.seen,
+            "mean_unseen": result.unseen,
+            "harmonic": result.harmonic,
+            "overall": result.overall,
+        }
+        figures |= {"by_class": list(result.iou.values()), **{name: list(ids) for name, ids in groups.items()}}
+        results |= {f"{count}/{name}": value for name, value in figures.items()}
+    return results
 
 
 # --- label maps -------------------------------------------------------------------------------------------------------------------------
@@ -273,6 +299,7 @@ def psalm_ap(case: Case) -> Results:
 
 RUNNERS = {
     "clipseg/metrics": clipseg,
+    "clipseg/pascal_zeroshot": zero_shot_case,
     "catseg/metrics": catseg,
     "denseclip/metrics": denseclip,
     "groupvit/metric": groupvit,
