@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from cases import Case, Results
-from runners_clipseg import config_of, pixels
+from runners_clipseg import config_of, named_as_published, pixels
 from torch import Tensor
 
-from promptseg.models.clipseg import LAYOUTS, Model
+from promptseg.models.clipseg import ClipSegConfig, Model
 from promptseg.models.clipseg.losses import mask_loss
 from promptseg.models.clipseg.mixing import mix
-from promptseg.nn.conversion import detect, to_official
 from promptseg.training.schedules import Constant, Cosine, Schedule, Warmup
 
 
@@ -30,7 +29,9 @@ def loss(case: Case) -> Results:
 def train(case: Case) -> Results:
     """A few steps on one batch; the condition is a text mixed with the embedding of an unmasked picture."""
     args, published = case.args, case.state_dict()
-    net = Model.from_official(replace(config_of(args["config"]), dropout=args["dropout"]), published).train()
+    config = config_of(args["config"])
+    config = replace(config, dropout=args["dropout"]) if isinstance(config, ClipSegConfig) else config
+    net = Model.from_official(config, published).train()
     options = {key: value for key, value in args["optimizer"].items() if key != "name"}
     optimizer = getattr(torch.optim, args["optimizer"]["name"])([p for p in net.parameters() if p.requires_grad], **options)
     schedule = _schedule(args["schedule"])
@@ -52,7 +53,7 @@ def train(case: Case) -> Results:
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(options["lr"], step, args["steps"])
         optimizer.step()
-    return results | {f"after/{name}": tensor for name, tensor in _named(net, net.state_dict(), published).items()}
+    return results | {f"after/{name}": tensor for name, tensor in named_as_published(net.state_dict(), published).items()}
 
 
 def _schedule(given: Mapping[str, Any] | None) -> Schedule:
@@ -63,18 +64,12 @@ def _schedule(given: Mapping[str, Any] | None) -> Schedule:
     return Warmup(steps=given["warmup"], start=1 / (given["warmup"] + 1), main=Cosine(period=given["max_iter"] - given["warmup"]))
 
 
-def _named(net: Model, ours: Mapping[str, Tensor], published: Iterable[str]) -> dict[str, Tensor]:
-    """Tensors of ours under the names of the published class."""
-    layout = detect(LAYOUTS, published, net.state_dict())
-    return {name: tensor for name, tensor in to_official(LAYOUTS[layout], ours).items() if name in published}
-
-
 def _gradients(net: Model, published: Mapping[str, Tensor]) -> dict[str, Any]:
     """Gradients and their norms; without one are also the parameters that only the published class has."""
     learning = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-    gradients = _named(net, {name: p.grad.clone() for name, p in learning.items() if p.grad is not None}, published)
-    idle = _named(net, {name: p for name, p in learning.items() if p.grad is None}, published)
-    unread = published.keys() - _named(net, net.state_dict(), published).keys()
+    gradients = named_as_published({name: p.grad.clone() for name, p in learning.items() if p.grad is not None}, published)
+    idle = named_as_published({name: p for name, p in learning.items() if p.grad is None}, published)
+    unread = published.keys() - named_as_published(net.state_dict(), published).keys()
     return {
         **{f"grad/{name}": gradient for name, gradient in gradients.items()},
         **{f"grad_norm/{name}": float(gradient.norm()) for name, gradient in gradients.items()},

@@ -1,10 +1,11 @@
-"""Transformer blocks: CLIP's pre-norm block with quick-GELU and torch's classic post-norm block with ReLU.
+"""Transformer blocks: CLIP's pre-norm block with quick-GELU (timm's has GELU) and torch's classic post-norm block with ReLU.
 
 Sequences are (B, T, C). Attention is fused unless somebody asks for its weights or scales its logits by a mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +109,18 @@ class QuickGeluMlp(Mlp):
         return torch.addmm(self.down.bias, hidden, self.down.weight.T, alpha=1 / QUICK_GELU).view(x.shape)
 
 
+class GeluMlp(Mlp):
+    """width -> 4 width -> width through GELU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., width) -> the same."""
+        result: Tensor = self.down(F.gelu(self.up(x)))
+        return result
+
+
 class ReluMlp(Mlp):
     """width -> hidden -> width through ReLU."""
 
@@ -118,14 +131,14 @@ class ReluMlp(Mlp):
 
 
 class PreNormBlock(nn.Module):
-    """CLIP's residual block: x + attn(norm1 x), then x + mlp(norm2 x)."""
+    """The residual block of CLIP, and with plain GELU that of timm's transformers: x + attn(norm1 x), then x + mlp(norm2 x)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, mlp: Callable[[int], Mlp] = QuickGeluMlp, eps: float = 1e-5) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width, eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = QuickGeluMlp(width)
+        self.norm2 = nn.LayerNorm(width, eps)
+        self.mlp = mlp(width)
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""

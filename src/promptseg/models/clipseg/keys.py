@@ -1,7 +1,8 @@
 """How the tensors of published CLIPSeg checkpoints (`weights.zip` of the repository, CIDAS on the Hub) map to ours.
 
 ``official`` is the state dict of the published class, with CLIP inside it. ``files`` is what people have instead: a decoder file and CLIP's
-own file. ``hf`` is transformers' `CLIPSegForImageSegmentation`.
+own file. ``hf`` is transformers' `CLIPSegForImageSegmentation`. Nobody published weights of the baselines CLIP-Deconv and ViTSeg; their
+names are those that the published classes give.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from ...contracts import Drop, Rename, Rule
 from ...nn.clip_keys import hf_blocks, hf_image, hf_text, openai_image, openai_text
 
-_DEAD_REDUCE = Drop("reduce.{rest}", reason="defined by the base class, never used by the published forward pass")
+_DEAD_REDUCE = Drop("reduce.{rest}", reason="defined by the base class, never used by CLIPSeg's published forward pass")
 
 
 def _decoder_blocks(blocks: str) -> tuple[Rule, ...]:
@@ -36,6 +37,24 @@ DECODER: tuple[Rule, ...] = (
     *_decoder_blocks("extra_blocks"),
     Rename("reduce_cond.{rest}", "decoder.reduce_cond.{rest}"),
     Rename("shift_vector", "decoder.shift_vector"),
+    # CLIP-Deconv; its parameters claim the names that are dropped above where it is the network to be filled
+    Rename("reduce.{rest}", "decoder.reduction.{rest}"),
+    Rename("reduce2.0.{rest}", "decoder.mlp.up.{rest}"),
+    Rename("reduce2.2.{rest}", "decoder.mlp.down.{rest}"),
+)
+
+# timm's vision transformer, the image tower of ViTSeg.
+VIT: tuple[Rule, ...] = (
+    Rename("model.cls_token", "image.class_token"),
+    Rename("model.pos_embed", "image.position_table"),
+    Rename("model.patch_embed.proj.{rest}", "image.patches.{rest}"),
+    Rename("model.blocks.{i}.norm{j}.{rest}", "image.layers.{i}.norm{j}.{rest}"),
+    Rename("model.blocks.{i}.attn.qkv.{rest}", "image.layers.{i}.attn.qkv.{rest}"),
+    Rename("model.blocks.{i}.attn.proj.{rest}", "image.layers.{i}.attn.out.{rest}"),
+    Rename("model.blocks.{i}.mlp.fc1.{rest}", "image.layers.{i}.mlp.up.{rest}"),
+    Rename("model.blocks.{i}.mlp.fc2.{rest}", "image.layers.{i}.mlp.down.{rest}"),
+    Rename("model.norm.{rest}", "image.norm.{rest}"),
+    Rename("model.head.{rest}", "image.head.{rest}"),
 )
 
 CLIP_FILE: tuple[Rule, ...] = (
@@ -63,7 +82,12 @@ LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
     "official": (
         *openai_image("model."),
         *openai_text("clip_model."),
-        Drop("clip_model.visual.{rest}", reason="the image tower, registered a second time", same_as="model.{rest}"),
+        *(
+            Drop(rule.theirs.replace("model.", "clip_model.visual.", 1), "the image tower, registered a second time", same_as=rule.theirs)
+            for rule in openai_image("model.")
+            if isinstance(rule, Rename)
+        ),
+        *VIT,
         *DECODER,
     ),
     "files": (*CLIP_FILE, *DECODER),
