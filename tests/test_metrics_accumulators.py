@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,7 +130,7 @@ def same(first: Any, second: Any) -> None:
 
 def exchanged(metric: Accumulator[Any]) -> Accumulator[Any]:
     """As another process or a later run gets it."""
-    return type(metric).from_state(json.loads(json.dumps(metric.state())))
+    return type(metric).from_state(json.loads(json.dumps(metric.state(), allow_nan=False)))
 
 
 @every_kind
@@ -215,6 +217,12 @@ def test_what_exists_once_is_counted_once(name: str) -> None:
         kind.measured(cases).merge(kind.measured(cases[:1]))
 
 
+def test_numbers_of_numpy_are_names_too() -> None:
+    mask = np.ones((2, 2), bool)
+    metric = MaskIoU().update(np.int64(3), mask, mask).update(3, mask, ~mask)  # type: ignore[arg-type]
+    assert exchanged(metric).compute().per_class == {3: 0.5}
+
+
 def test_states_of_others_are_refused() -> None:
     with pytest.raises(DataError, match="'MaskIoU', not of 'PairIoU'"):
         PairIoU.from_state(MaskIoU().state())
@@ -237,10 +245,21 @@ def test_states_of_others_are_refused() -> None:
     ],
 )
 def test_unknown_rules_are_refused_with_those_that_exist(make: Callable[[], Any]) -> None:
-    with pytest.raises(ConfigError, match=r"is no rule; there are '(skip|one|gres)'"):
+    with pytest.raises(ConfigError, match=r"is not known; choose one of '(skip|one|gres)'"):
         make()
 
 
 def test_metrics_bring_no_torch() -> None:
     code = "import sys, promptseg.metrics; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_the_examples_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    masks, thresholds, exchange = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    mask = np.ones((4, 4), bool)
+    told: dict[str, Any] = {"answers": [("a", mask, mask)], "other": PairIoU().update("a", ~mask, mask)}
+    exec(masks + exchange, told)
+    assert told["whole"].compute().mean == 0.5
+    exec(thresholds, {"answers": [("a", np.full((4, 4), 0.7), mask)]})
+    assert "threshold=0.02" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.metrics import BoundaryIoU, SemanticBoundaryIoU, band, boundary_iou
+from promptseg.errors import DataError
+from promptseg.metrics import BoundaryIoU, SemanticBoundaryIoU, band, boundary_iou, contour_accuracy
 from promptseg.metrics.boundary import band_width
 
 
@@ -74,3 +76,9 @@ def test_label_maps_are_read_as_detectron2_reads_them() -> None:
     prediction = np.where(target == 255, 1, target)
     metric = SemanticBoundaryIoU(("a", "b")).update(prediction, target)
     np.testing.assert_array_equal(metric.matrix, [[4, 0, 0], [0, 11, 1], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("measure", [boundary_iou, contour_accuracy])
+def test_outlines_are_those_of_single_masks(measure: Callable[..., float]) -> None:
+    with pytest.raises(DataError, match=r"has the shape \(1, 4, 5\); give one photo and one mask at a time"):
+        measure(np.ones((1, 4, 5), bool), np.ones((1, 4, 5), bool))

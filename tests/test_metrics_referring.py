@@ -34,8 +34,9 @@ def test_the_answer_nothing_counts_more_than_a_mask_that_comes_with_it() -> None
     assert (right.ciou, right.giou, right.no_target_accuracy) == (1.0, 1.0, 1.0)
     wrong = ReferringIoU().update(ALL, LEFT, answered=False).update(LEFT, LEFT).compute()
     assert (wrong.ciou, wrong.giou, wrong.target_accuracy) == (1 / 3, 0.5, 0.5)
-    # a model that says there is something and then marks nothing is not told as wrong by the mask alone
-    assert ReferringIoU().update(NONE, NONE, answered=True).compute().no_target_accuracy == 0
+    # saying that there is something is wrong, even where nothing is marked then
+    empty = ReferringIoU().update(NONE, NONE, answered=True).compute()
+    assert (empty.no_target_accuracy, empty.giou) == (0.0, 0.0)
 
 
 def test_expressions_without_target_can_be_left_out() -> None:

@@ -50,7 +50,7 @@ def test_best_is_the_lowest_of_equal_thresholds() -> None:
     result = ThresholdSweep(THRESHOLDS).update("a", scores, target).compute()
     assert result.best("foreground").threshold == 0.5
     assert result.best("mean") == result.at(0.5)
-    with pytest.raises(ConfigError, match="figure='median' is no rule"):
+    with pytest.raises(ConfigError, match="figure='median' is not known"):
         result.best("median")  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ integer arrays, fractions, lists, records (tuples) that exist once, and dictiona
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -113,11 +114,15 @@ def _encode(value: Any) -> Any:
         case Fraction():
             return {"fraction": [value.numerator, value.denominator]}
         case dict():
-            return {"items": [[key, _encode(entry)] for key, entry in value.items()]}
+            return {"items": [[_encode(key), _encode(entry)] for key, entry in value.items()]}
         case tuple():
             return {"record": [_encode(entry) for entry in value]}
         case list():
             return [_encode(entry) for entry in value]
+        case np.generic():
+            return value.item()
+        case float() if math.isnan(value):  # which JSON does not know
+            return {"float": "nan"}
     return value
 
 
@@ -131,6 +136,8 @@ def _decode(value: Any) -> Any:
             return {key: _decode(entry) for key, entry in pairs}
         case {"record": entries}:
             return tuple(_decode(entry) for entry in entries)
+        case {"float": text}:
+            return float(text)
         case list():
             return [_decode(entry) for entry in value]
     return value

@@ -28,14 +28,14 @@ EmptyRule: TypeAlias = Literal["one", "zero", "skip"]
 
 
 def checked(rule: str, allowed: Any, name: str = "absent") -> None:
-    """Refuse a rule that does not exist.
+    """Refuse a choice that does not exist.
 
     Raises:
-        ConfigError: always then; it lists what ``allowed``, a Literal, holds.
+        ConfigError: then; it lists what ``allowed``, a Literal, holds.
     """
     names = get_args(allowed)
     if rule not in names:
-        raise ConfigError(f"{name}={rule!r} is no rule; there are {', '.join(map(repr, names))}.{nearest(str(rule), names)}")
+        raise ConfigError(f"{name}={rule!r} is not known; choose one of {', '.join(map(repr, names))}.{nearest(str(rule), names)}")
 
 
 def as_mask(values: ArrayLike, what: str) -> BoolArray:
@@ -76,6 +76,17 @@ def same_shape(**arrays: NDArray[Any]) -> None:
 def in_order(names: Iterable[Name]) -> list[Name]:
     """Names in one order whatever order they came in: numbers, then texts."""
     return sorted(names, key=lambda name: (isinstance(name, str), name))
+
+
+def plane(mask: BoolArray) -> BoolArray:
+    """The mask, whose outline is asked for, if it is (H, W).
+
+    Raises:
+        DataError: it has another number of dimensions.
+    """
+    if mask.ndim != 2:
+        raise DataError(f"An outline needs a mask (H, W), but this one has the shape {mask.shape}; give one photo and one mask at a time.")
+    return mask
 
 
 def ratio(part: float, whole: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import BoolArray, IntArray, as_masks
+from .arrays import BoolArray, IntArray, as_mask, as_masks, plane
 from .iou import PairIoU, iou
 from .semantic import SemanticIoU
 
@@ -24,14 +24,14 @@ def band_width(shape: tuple[int, ...], share: float = SHARE) -> int:
 
 def band(mask: ArrayLike, width: int) -> BoolArray:
     """Pixels of a (H, W) mask at most ``width`` rows or columns from the outside; beyond the photo is outside."""
-    array = np.asarray(mask, dtype=np.bool_)
+    array = plane(as_mask(mask, "mask"))
     return array & ~_eroded(array, width)
 
 
 def boundary_iou(prediction: ArrayLike, target: ArrayLike, known: ArrayLike | None = None, share: float = SHARE) -> float:
     """IoU of the bands of two (H, W) masks, 0..1, where ``known``; NaN when both are empty."""
     ours, truth, counts = as_masks(prediction, target, known)
-    width = band_width(truth.shape, share)
+    width = band_width(plane(truth).shape, share)
     return iou(band(ours, width), band(truth, width), counts)
 
 

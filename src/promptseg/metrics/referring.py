@@ -67,20 +67,19 @@ class ReferringIoU(Accumulator[ReferringResult]):
         there = intersection_union(target, target, known)[0] > 0
         answered = intersection_union(prediction, prediction, known)[0] > 0 if answered is None else answered
         self.told[int(there), int(answered)] += 1
+        both = both if answered else 0
         if there:
-            self._count(both if answered else 0, either)
-        elif self.absent == "gres":
-            self._count(0, either if answered else 0)
-        return self
-
-    def _count(self, both: int, either: int) -> None:
-        score = both / (either + self.epsilon) if either else 1.0
+            score = both / (either + self.epsilon)
+            self.reached += (score >= np.array(self.thresholds)) & (both > 0)
+        elif self.absent == "skip":
+            return self
+        else:
+            score, either = float(not answered), either if answered else 0
         self.intersection += both
         self.union += either
         self.scores += Fraction(score)
         self.scored += 1
-        if both:
-            self.reached += score >= np.array(self.thresholds)
+        return self
 
     def compute(self) -> ReferringResult:
         """NaN before any update."""

@@ -66,15 +66,15 @@ class Confusion(Accumulator[Result]):
         """Labels as indices of the matrix; the value ``last`` belongs to its last row or column."""
         if labels.dtype.kind not in "iu":
             raise DataError(f"The {what} is {labels.dtype}; a label map holds integers, one class index per pixel.")
-        wide = labels.astype(np.int64)
-        indices = wide if last is None else np.where(wide == last, len(self.classes), wide)
-        wrong = (wide < 0) | (wide >= len(self.classes)) if last is None else (wide != last) & ((wide < 0) | (wide >= len(self.classes)))
+        count, indices = len(self.classes), labels.astype(np.int64)
+        special = np.zeros(labels.shape, dtype=np.bool_) if last is None else indices == last
+        wrong = ((indices < 0) | (indices >= count)) & ~special
         if wrong.any():
             raise DataError(
-                f"The {what} holds the value {wide[wrong][0]}; there are classes 0 to {len(self.classes) - 1}"
+                f"The {what} holds the value {indices[wrong][0]}; there are classes 0 to {count - 1}"
                 f"{'' if last is None else f' and {last}, which does not count as one'}. Map other labels before measuring."
             )
-        return indices
+        return np.where(special, count, indices)
 
     def iou(self, matrix: IntArray | None = None, absent: AbsentRule | None = None) -> FloatArray:
         """IoU per class, 0..1, NaN where the rule leaves a class out; of the whole set unless a photo's matrix is given."""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import DataError
 from .accumulator import Accumulator
-from .arrays import BoolArray, EmptyRule, FloatArray, Name, as_masks, checked, in_order, mean
+from .arrays import BoolArray, EmptyRule, FloatArray, Name, as_masks, checked, in_order, mean, plane
 from .iou import iou
 
 TOLERANCE = 0.008  # of the diagonal: how far a contour may be off
@@ -33,7 +33,7 @@ def contour_accuracy(prediction: ArrayLike, target: ArrayLike, known: ArrayLike 
     ours, truth, counts = as_masks(prediction, target, known)
     if counts is not None:
         ours, truth = ours & counts, truth & counts
-    radius = math.ceil(tolerance * math.hypot(*truth.shape))
+    radius = math.ceil(tolerance * math.hypot(*plane(truth).shape))
     found, wanted = contours(ours), contours(truth)
     if not found.any() or not wanted.any():
         return math.nan if not found.any() and not wanted.any() else 0.0
