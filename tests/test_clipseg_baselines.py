@@ -190,6 +190,28 @@ def test_the_card_counts_the_parameters_of_its_network(name: str) -> None:
     assert zoo.card(name).parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("name", ["clipseg-rd64", *NAMES])
+@pytest.mark.parametrize("hf", [False, True])
+def test_training_starts_from_clips_towers_and_a_random_decoder(name: str, hf: bool) -> None:
+    model, donor = small_clipseg.model(name), small_clipseg.model()
+    files = [zoo.to_official(donor, "clip")]
+    if hf:
+        theirs = zoo.to_official(donor, "hf")
+        files = [{name.removeprefix("clip."): tensor for name, tensor in theirs.items() if name.startswith("clip.")}]
+    if name == "vitseg":
+        vit = {name.removeprefix("model."): tensor for name, tensor in zoo.to_official(model).items() if name.startswith("model.")}
+        files.append(vit | {"head.weight": torch.zeros(1000, 32), "head.bias": torch.zeros(1000)})
+    begun = Model.from_clip(model.config, *files)
+    given = {f"text.{key}": tensor for key, tensor in donor.text.state_dict().items()}
+    given |= {f"image.{key}": tensor for key, tensor in (model if name == "vitseg" else donor).image.state_dict().items()}
+    for key, tensor in begun.state_dict().items():
+        assert key.startswith(("decoder.", "image.head.", "logit_scale")) or torch.equal(tensor, given[key])
+    assert begun.training
+    del files[0]["text_model.encoder.layers.0.layer_norm1.bias" if hf else "transformer.resblocks.0.ln_1.bias"]
+    with pytest.raises(WeightsError, match="1 missing"):
+        Model.from_clip(model.config, *files)
+
+
 # --- in use -------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import small_clipseg
 from promptseg.errors import ConfigError
+from promptseg.models.clipseg.decoder import PlainHead
 from promptseg.models.clipseg.losses import mask_loss
 from promptseg.models.clipseg.mixing import Mixing, mix, mixed_condition
 from promptseg.nn.attention import PostNormBlock
@@ -147,6 +148,27 @@ def test_dropout_is_where_torchs_is(torchs_own: tuple[PostNormBlock, torch.nn.Tr
         results.append(block(x))
     torch.testing.assert_close(*results)  # the same places are left out: torch draws for them in this order
     assert not torch.allclose(torchs_own[0].eval()(x), results[0])
+
+
+def test_training_starts_where_torchs_modules_start() -> None:
+    """Bounds and spreads of random weights; a published decoder is made of torch's own modules."""
+    torch.manual_seed(0)
+    block, layer = PostNormBlock(64, 4, 2048), torch.nn.TransformerEncoderLayer(64, 4)
+    head, conv = PlainHead(64, 16), torch.nn.ConvTranspose2d(64, 1, 16, 16)
+    pairs = {
+        (block.attn.qkv.weight, layer.self_attn.in_proj_weight),
+        (block.attn.qkv.bias, layer.self_attn.in_proj_bias),
+        (block.attn.out.weight, layer.self_attn.out_proj.weight),
+        (block.attn.out.bias, layer.self_attn.out_proj.bias),
+        (block.mlp.up.weight, layer.linear1.weight),
+        (block.mlp.down.bias, layer.linear2.bias),
+        (head.weight, conv.weight),
+    }
+    for ours, theirs in ((a.detach(), b.detach()) for a, b in pairs):
+        assert float(ours.abs().max()) == pytest.approx(float(theirs.abs().max()), rel=0.15)
+        assert float(ours.std()) == pytest.approx(float(theirs.std()), rel=0.15)
+    biases = torch.stack([PlainHead(4, 16).bias.detach() for _ in range(200)])
+    assert float(biases.abs().max()) == pytest.approx(1 / 16, rel=0.15)  # torch's bound, 1 / sqrt(16 * 16)
 
 
 def test_a_trained_network_answers_alike_every_time() -> None:

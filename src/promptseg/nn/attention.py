@@ -43,13 +43,19 @@ class AttentionMask:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with fused projections: rows of ``qkv`` are queries, keys, values."""
+    """Multi-head self-attention with fused projections: rows of ``qkv`` are queries, keys, values.
+
+    It starts as torch's `MultiheadAttention` does.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
         """x (B, T, C) -> (B, T, C); ``dropout`` is the share of attention weights that are left out."""

@@ -145,14 +145,19 @@ def _block(config: ClipSegConfig) -> PostNormBlock:
 
 
 class Expand(nn.Module):
-    """A transposed convolution whose stride is its kernel, so that every token becomes its own patch: one matrix product."""
+    """A transposed convolution whose stride is its kernel, so that every token becomes its own patch: one matrix product.
+
+    It starts as torch's `ConvTranspose2d` does.
+    """
 
     def __init__(self, width: int, channels: int, kernel: int) -> None:
         super().__init__()
         self.kernel = kernel
         self.weight = nn.Parameter(torch.empty(width, channels, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.bias = nn.Parameter(torch.empty(channels))
+        bound = (channels * kernel**2) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
 
     def patches(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., kernel, kernel, channels)."""

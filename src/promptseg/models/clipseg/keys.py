@@ -66,11 +66,20 @@ CLIP_FILE: tuple[Rule, ...] = (
     ),
 )
 
+
+def _hf_clip(prefix: str) -> tuple[Rule, ...]:
+    """transformers' `CLIPModel`."""
+    counting = "0, 1, 2, ..., written by older versions of transformers"
+    return (
+        *hf_image(prefix),
+        *hf_text(prefix),
+        Drop(f"{prefix}text_model.embeddings.position_ids", counting),
+        Drop(f"{prefix}vision_model.embeddings.position_ids", counting),
+    )
+
+
 HF: tuple[Rule, ...] = (
-    *hf_image("clip."),
-    *hf_text("clip."),
-    Drop("clip.text_model.embeddings.position_ids", reason="0, 1, 2, ..., written by older versions of transformers"),
-    Drop("clip.vision_model.embeddings.position_ids", reason="0, 1, 2, ..., written by older versions of transformers"),
+    *_hf_clip("clip."),
     Rename("decoder.film_mul.{rest}", "decoder.film_mul.{rest}"),
     Rename("decoder.film_add.{rest}", "decoder.film_add.{rest}"),
     Rename("decoder.reduces.{i}.{rest}", "decoder.reduces.{i}.{rest}"),
@@ -96,3 +105,16 @@ LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
 
 # The two files of "files", each alone: what `zoo.to_official` writes of a network.
 PARTS: Mapping[str, tuple[Rule, ...]] = {"decoder": DECODER, "clip": CLIP_FILE}
+
+# timm's own file of ViTSeg's tower.
+_VIT_FILE: tuple[Rule, ...] = (
+    Drop("head.{rest}", "the classes of ImageNet; ViTSeg has a random projection in their place"),
+    *(Rename(rule.theirs.removeprefix("model."), rule.ours) for rule in VIT if isinstance(rule, Rename)),
+)
+_UNUSED = "CLIP's image tower, which ViTSeg does without"  # a network that needs it claims its names all the same
+
+# What training starts from: the towers alone, as CLIP and timm published them.
+TOWERS: Mapping[str, tuple[Rule, ...]] = {
+    "openai": (Drop("visual.{rest}", _UNUSED), *CLIP_FILE, *_VIT_FILE),
+    "hf": (Drop("vision_model.{rest}", _UNUSED), Drop("visual_projection.{rest}", _UNUSED), *_hf_clip(""), *_VIT_FILE),
+}

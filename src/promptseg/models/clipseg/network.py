@@ -23,13 +23,13 @@ from ...errors import PromptError
 from ...nn import views as shared_views
 from ...nn.attention import AttentionMask
 from ...nn.clip import Clip, ImageTokens
-from ...nn.conversion import load_official
+from ...nn.conversion import detect, from_official, join, load_official, shapes_of
 from ...prompts import Blend, Exemplar, Prompt, Text
 from ...tokenizers import clip as clip_tokenizer
 from .baselines import DeconvDecoder, VitTower
 from .config import ClipDeconvConfig, ClipSegConfig, VitConfig
 from .decoder import ClipSegImage, Decoder
-from .keys import LAYOUTS
+from .keys import LAYOUTS, TOWERS
 from .prompts import AttentionTechnique, technique
 from .visual import normalise
 
@@ -61,6 +61,23 @@ class Model(Clip):
         model.to_empty(device="cpu")
         load_official(model, LAYOUTS, *state_dicts)
         return model.eval()
+
+    @classmethod
+    def from_clip(cls, config: ClipSegConfig | ClipDeconvConfig, *state_dicts: Mapping[str, Tensor]) -> Model:
+        """What training starts from: published towers, and a decoder of random weights, in training mode.
+
+        Args:
+            state_dicts: CLIP's weights, OpenAI's or transformers'; for ViTSeg timm's too.
+
+        Raises:
+            WeightsError: as `from_official`.
+        """
+        model = cls(config)
+        expected = {name: shape for name, shape in shapes_of(model).items() if not name.startswith(("decoder.", "image.head."))}
+        theirs = join(*state_dicts)
+        towers = from_official(TOWERS[detect(TOWERS, theirs, expected)], theirs, expected)
+        model.load_state_dict(towers, strict=False)
+        return model
 
     # --- the three questions ------------------------------------------------------------------------------------------------------------
 
