@@ -196,3 +196,36 @@ def context(root: Path) -> Path:
     labels(place / "annotations_detectron2" / "pc459_val" / "2008_000002.tif", large)
     photo(place / "JPEGImages" / "2008_000002.jpg", COCO_SIZE)
     return root
+
+
+# --- one's own data ---------------------------------------------------------------------------------------------------------------------
+
+
+def own_maps(root: Path, *, values: tuple[int, ...] = (0, 1, 2, 255), classes: str = "cup\nspoon\n") -> Path:
+    """Two photos with a label map that holds ``values`` in stripes."""
+    for name in ("a", "b"):
+        photo(root / "images" / f"{name}.jpg", COCO_SIZE, ord(name))
+        stripes = np.repeat(np.array(values, dtype=np.uint8), -(-COCO_SIZE[1] // len(values)))[: COCO_SIZE[1]]
+        labels(root / "masks" / f"{name}.png", np.tile(stripes, (COCO_SIZE[0], 1)))
+    (root / "classes.txt").write_text(classes)
+    return root
+
+
+def own_folders(root: Path) -> Path:
+    """Two photos; both show a cup, the second a spoon, whose mask is a JPEG."""
+    for name in ("a", "b"):
+        photo(root / "images" / f"{name}.jpg", COCO_SIZE, ord(name))
+        labels(root / "masks" / "cup" / f"{name}.png", rectangle(COCO_SIZE, (2, 2, 12, 12), 255))
+    labels(root / "masks" / "spoon" / "b.jpg", rectangle(COCO_SIZE, (20, 8, 36, 24), 255))
+    return root
+
+
+def own_yolo(root: Path) -> Path:
+    """A training and a validation photo, and one that shows nothing."""
+    for part, name in (("train", "a"), ("val", "b"), ("val", "c")):
+        photo(root / "images" / part / f"{name}.jpg", COCO_SIZE, ord(name))
+    for part, name, line in (("train", "a", "0"), ("val", "b", "1")):
+        (root / "labels" / part).mkdir(parents=True)
+        (root / "labels" / part / f"{name}.txt").write_text(f"{line} 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: cup\n  1: spoon\n")
+    return root

@@ -57,12 +57,22 @@ def read_coco(file: Path) -> CocoTable:
             where, what = annotation["image_id"], annotation.get("category_id")
             if where not in by_image or (what is not None and what not in categories):
                 kind, number = ("image", where) if where not in by_image else ("category", what)
-                raise DataError(f"{file}: annotation {annotation.get('id')} names {kind} {number}, which the file does not list.")
+                names_nothing = f"{file}: annotation {annotation.get('id')} names {kind} {number}, which the file does not list"
+                raise DataError(f"{names_nothing}{_shifted(table['annotations'], categories)}.")
             by_image[where].append(annotation)
         return CocoTable(file, tuple(table["images"]), categories, by_image)
     except (KeyError, TypeError, AttributeError) as error:
         wanted = "It needs the lists images, annotations and categories, each entry with its ids."
         raise DataError(f"{file} is not in COCO's format: {error!r} is missing or misplaced. {wanted}") from None
+
+
+def _shifted(annotations: list[dict[str, Any]], categories: Mapping[int, Any]) -> str:
+    """A guess at off-by-one: all category ids would fit if they were one higher, or one lower."""
+    used = {annotation.get("category_id") for annotation in annotations} - {None}
+    for step, which in ((1, "low"), (-1, "high")):
+        if all(isinstance(number, int) and number + step in categories for number in used) and not used <= set(categories):
+            return f"; all category ids of the annotations look one too {which}"
+    return ""
 
 
 def region_samples(table: CocoTable, photo: Callable[[dict[str, Any]], Path]) -> tuple[RegionSample, ...]:
@@ -75,11 +85,11 @@ def region_samples(table: CocoTable, photo: Callable[[dict[str, Any]], Path]) ->
 
 def _sample(table: CocoTable, image: dict[str, Any], path: Path) -> RegionSample:
     size, annotations = (int(image["height"]), int(image["width"])), table.annotations[image["id"]]
+    return RegionSample(str(image["id"]), path, table.classes, size, partial(_regions, table, annotations, size))
 
-    def regions() -> tuple[Region, ...]:
-        return tuple(_region(table, annotation, size) for annotation in annotations)
 
-    return RegionSample(str(image["id"]), path, table.classes, size, regions)
+def _regions(table: CocoTable, annotations: list[dict[str, Any]], size: tuple[int, int]) -> tuple[Region, ...]:
+    return tuple(_region(table, annotation, size) for annotation in annotations)
 
 
 def _region(table: CocoTable, annotation: dict[str, Any], size: tuple[int, int]) -> Region:
@@ -174,13 +184,14 @@ def _panoptic_sample(
     root: Path, split: str, image: dict[str, Any], entry: dict[str, Any], categories: Mapping[int, dict[str, Any]], classes: tuple[str, ...]
 ) -> RegionSample:
     segments, file = entry["segments_info"], root / "annotations" / f"panoptic_{split}" / entry["file_name"]
-
-    def regions() -> tuple[Region, ...]:
-        ids = read_segment_ids(file)
-        return tuple(_segment(ids == segment["id"], segment, categories[segment["category_id"]]) for segment in segments)
-
     size = (int(image["height"]), int(image["width"]))
+    regions = partial(_segments, file, segments, categories)
     return RegionSample(str(image["id"]), root / split / image["file_name"], classes, size, regions)
+
+
+def _segments(file: Path, segments: list[dict[str, Any]], categories: Mapping[int, dict[str, Any]]) -> tuple[Region, ...]:
+    ids = read_segment_ids(file)
+    return tuple(_segment(ids == segment["id"], segment, categories[segment["category_id"]]) for segment in segments)
 
 
 def _segment(mask: np.ndarray, segment: Mapping[str, Any], category: Mapping[str, Any]) -> Region:

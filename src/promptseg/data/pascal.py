@@ -44,7 +44,10 @@ def voc(root: Path, split: str = "val") -> PhotoSet[LabelSample]:
 def pascal_zero_shot(root: Path, split: str = "val") -> PhotoSet[LabelSample]:
     """Pascal VOC 2012 for generalised zero-shot tests, with the class names that CLIPSeg asks by; `zero_shot` says which are unseen.
 
-    The layout of voc; the published test takes the split val.
+    ROOT is VOCdevkit/VOC2012 (or holds it), as for voc; the published test takes the split val:
+    ROOT/JPEGImages/ID.jpg
+    ROOT/SegmentationClass/ID.png              palette, 0..20, 255 = ignored
+    ROOT/ImageSets/Segmentation/SPLIT.txt      train, val, trainval
 
     Raises:
         DataError: a list is missing.

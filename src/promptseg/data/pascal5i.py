@@ -30,7 +30,9 @@ TEMPLATE = "a photo of a {}."
 def pascal5i(root: Path, split: str = "val") -> PhotoSet[LabelSample]:
     """Pascal-5i: VOC 2012 with SBD's masks, four folds of five test classes.
 
-    The layout of voc, with ROOT/SegmentationClassAug/ID.png for both splits, and PFENet's lists, one line "IMAGE LABEL" per photo:
+    ROOT is VOCdevkit/VOC2012 (or holds it); PFENet's lists have one line "IMAGE LABEL" per photo:
+    ROOT/JPEGImages/ID.jpg
+    ROOT/SegmentationClassAug/ID.png                      grey, 0..20, 255 = ignored, for both splits
     ROOT/lists/pascal/val.txt                             1,449 photos
     ROOT/lists/pascal/voc_sbd_merge_noduplicate.txt       5,953 photos
     Without lists the splits val and trainaug of VOC are read.
