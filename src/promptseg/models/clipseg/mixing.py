@@ -45,7 +45,7 @@ class Mixing:
 
 
 def mix(text: Tensor, visual: Tensor, weights: Tensor, valid: Tensor | None = None) -> Tensor:
-    """weights * text + (1 - weights) * visual, row by row, on raw embeddings.
+    """weights * text + (1 - weights) * visual, row by row, on raw embeddings -> (B, E).
 
     Args:
         text, visual: (B, E).
@@ -54,7 +54,7 @@ def mix(text: Tensor, visual: Tensor, weights: Tensor, valid: Tensor | None = No
     """
     if valid is not None:
         weights = weights.maximum(1 - valid.to(weights))
-    w = weights.to(text)[:, None]
+    w = weights.to(text.device)[:, None]  # float32, so the result is, also where the towers ran in half precision
     return w * text + (1 - w) * visual
 
 
