@@ -72,4 +72,4 @@ def mixed_condition(
     """
     wordings, _ = sample_wordings(phrases, TEMPLATE_SETS[mixing.templates], generator)
     text, visual = model.embed_texts(wordings), model.embed_images(pictures)
-    return mix(text, visual, mixing.draw(len(phrases), generator), None if valid is None else valid.to(text.device))
+    return mix(text, visual, mixing.draw(len(phrases), generator), valid)
