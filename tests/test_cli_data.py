@@ -40,6 +40,7 @@ def test_a_whole_set(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "4 photos, 21 classes" in result.output
     assert "note: classes that no photo shows: bird; boat; bottle and 14 more" in result.output
+    assert "note: 1449 photos are published, 4 are listed here" in result.output
     assert "Everything is there" in result.output
     with Image.open(sheet) as picture:
         assert picture.size == (4 * 328 + 8, 328 + 8)
@@ -68,3 +69,8 @@ def test_a_sheet_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     sheet = contact_sheet(photos)
     assert sheet is not None
     assert sheet.size == (2 * 328 + 8, 328 + 8)
+
+
+def test_the_page_shows_every_layout_as_it_is() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert not [name for name, entry in SETS.items() if f"```text\n{entry.layout}\n```" not in page or entry.source not in page]

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 import replicas
 from promptseg.data import vocabularies
 from promptseg.data.ade20k import ade150, ade847
 from promptseg.data.coco import coco_instances, coco_panoptic, coco_stuff, read_coco
+from promptseg.data.filling import fill_coco
 from promptseg.data.lvis import LvisOneShot, asked_by_use, lvis
 from promptseg.data.pascal_context import context59, context459
 from promptseg.data.samples import IGNORE
@@ -30,6 +34,15 @@ def test_instances_and_crowds(tmp_path: Path) -> None:
     assert [region.crowd for region in photos[0].regions()] == [False, True]
     assert photos[1].masks()[0]["dog"].sum() == 120
     assert photos[0].image().shape == (30, 40, 3)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.tuples(st.floats(-9, 50), st.floats(-9, 40)), min_size=3, max_size=9), min_size=1, max_size=3), st.booleans())
+def test_polygons_are_filled_as_coco_does(polygons: list[list[tuple[float, float]]], whole: bool) -> None:
+    arrays = [np.round(polygon) if whole else np.array(polygon) for polygon in polygons]
+    packed = coco_mask.frPyObjects([array.ravel().tolist() for array in arrays], 30, 40)
+    wanted = coco_mask.decode(coco_mask.merge(packed)).astype(bool)
+    np.testing.assert_array_equal(fill_coco(arrays, (30, 40)), wanted)
 
 
 def test_stuff_ids_become_indices(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from promptseg.data.coco20i import Coco20i
 from promptseg.data.pascal import pascal_zero_shot, voc, zero_shot
 from promptseg.data.pascal5i import Pascal5i
 from promptseg.data.samples import IGNORE
+from promptseg.data.tensors import labelled
 from promptseg.errors import ConfigError, DataError
 
 GOLDEN = Path(__file__).parent / "golden" / "clipseg"
@@ -74,6 +75,14 @@ def test_zero_shot_splits(tmp_path: Path) -> None:
     assert set(zero_shot(2).unseen) < set(zero_shot(4).unseen) < set(zero_shot(6).unseen) < set(zero_shot(8).unseen)
     with pytest.raises(ConfigError, match="2, 4, 5, 6, 8, 10"):
         zero_shot(3)
+
+
+def test_labels_keep_their_values_when_stretched(tmp_path: Path) -> None:
+    sample = voc(replicas.voc(tmp_path))[0]
+    image, small = labelled(sample, 30)
+    assert image.shape == (3, 30, 30)
+    assert small.dtype == torch.int64
+    np.testing.assert_array_equal(small, sample.labels()[::2][:, np.arange(30) * 80 // 30])
 
 
 def test_pascal5i_episodes(tmp_path: Path) -> None:

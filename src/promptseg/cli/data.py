@@ -16,7 +16,7 @@ __all__ = ["app"]
 WRONG = 1  # exit code of a data set with mistakes
 CLASSES_SHOWN = 30
 
-app = typer.Typer(no_args_is_help=True, help="List the data sets that can be read, and check one on disk.")
+app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, and check one on disk.")
 
 
 @app.command("list")
@@ -38,7 +38,16 @@ def show(
     typer.echo(f"{entry.layout}\n\nSplit unless named: {entry.split}\nFrom: {entry.source}")
 
 
-@app.command()
+EPILOG = """[bold]Examples[/bold]
+
+    promptseg data check own my-photos
+
+    promptseg data check own labels.json --sheet look.png
+
+    promptseg data check voc datasets/VOCdevkit --split trainaug"""
+
+
+@app.command(epilog=EPILOG)
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set of `promptseg data list`; own for photos and masks of yours.")],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Where it lies.")],
@@ -56,16 +65,19 @@ def check(
     from rich.progress import Progress
 
     from ..data.catalogue import data_set, read
-    from ..data.checks import inspect
+    from ..data.checks import Finding, inspect
     from ..data.own_checks import label_findings
     from ..data.sheet import contact_sheet
 
-    data_set(name)
+    entry = data_set(name)
     found = read(name, root, split)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         report = inspect(found, every=lambda samples: progress.track(samples, total=len(found), description="Reading"))
     if name == "own":
         report.findings += label_findings(root)
+    published = entry.photos.get(split or entry.split, len(found))
+    if published != len(found):
+        report.findings.append(Finding(f"{published} photos are published, {len(found)} are listed here", wrong=False))
     _print(report)
     picture = contact_sheet(found, photos)
     if picture is not None:

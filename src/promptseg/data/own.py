@@ -15,7 +15,8 @@ from PIL import Image
 from ..errors import DataError
 from ..images import load_mask
 from .coco import read_coco, region_samples
-from .photosets import AnnotatedPhoto, segmentation_mask
+from .filling import fill_coco
+from .photosets import AnnotatedPhoto
 from .samples import LabelSample, PhotoSet, Region, RegionSample, Sample, label_map, read_lines, reason
 
 __all__ = ["Kind", "annotated", "kind_of", "own"]
@@ -287,4 +288,4 @@ def _yolo_region(file: Path, number: int, line: str, size: tuple[int, int], clas
     if points.min() < 0 or points.max() > 1:
         raise DataError(f"{file}, line {number} has coordinates beyond 0..1; they are shares of the photo's width and height, no pixels.")
     pixels = points * (size[1], size[0])
-    return Region(name, segmentation_mask([pixels.ravel().tolist()], size))
+    return Region(name, fill_coco([pixels], size))
