@@ -55,7 +55,7 @@ class VitTower(nn.Module):
         self.config = config
         side = config.size // config.patch
         self.patches = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
-        self.class_token = nn.Parameter(torch.randn(1, 1, config.width) * VIT_EPS)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.position_table = nn.Parameter(torch.randn(1, 1 + side**2, config.width) * 0.02)
         self.layers = nn.ModuleList(PreNormBlock(config.width, config.heads, GeluMlp, VIT_EPS) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, VIT_EPS)

@@ -90,11 +90,6 @@ class ClipSegConfig:
         """Side, in logits, of one token of the mask head."""
         return self.image.patch if self.head_kernel is None else self.head_kernel
 
-    @property
-    def condition_dim(self) -> int:
-        """Width of what FiLM reads."""
-        return self.image.embed if self.reduce_cond is None else self.reduce_cond
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipDeconvConfig:
