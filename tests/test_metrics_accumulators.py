@@ -155,13 +155,14 @@ def test_a_resumed_metric_goes_on_as_if_nothing_had_happened(kind: Kind) -> None
 
 
 @every_kind
-def test_merging_leaves_the_other_part_alone(kind: Kind) -> None:
-    first, second = kind.measured(kind.cases(2, 2)[:1]), kind.measured(kind.cases(2, 2)[1:])
-    before = json.dumps(second.state())
-    whole = kind.make().merge(second).merge(first)
-    assert json.dumps(second.state()) == before
-    assert json.dumps(merged([second, first]).state()) == json.dumps(whole.state())
-    assert json.dumps(second.state()) == before
+def test_merging_leaves_the_other_parts_alone(kind: Kind) -> None:
+    cases = kind.cases(2, 3)
+    parts = [kind.measured(cases[:1]), kind.measured(cases[1:2])]
+    before = json.dumps([part.state() for part in parts])
+    whole = kind.make().merge(parts[0]).merge(parts[1])
+    assert json.dumps(merged(parts).state()) == json.dumps(whole.state())
+    whole.update(*cases[2])  # type: ignore[attr-defined]
+    assert json.dumps([part.state() for part in parts]) == before
 
 
 @every_kind
