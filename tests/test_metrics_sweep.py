@@ -45,6 +45,20 @@ def test_smoothing_keeps_a_perfect_answer_below_one() -> None:
     assert plain.at(0.5).binary == 1.0
 
 
+@pytest.mark.parametrize(("rule", "mean"), [("zero", 0.5), ("one", 1.0), ("skip", 1.0), ("labelled", 1.0)])
+def test_rules_for_classes_that_are_nowhere(rule: str, mean: float) -> None:
+    sweep = ThresholdSweep((0.5,), smoothing=0, absent=rule)  # type: ignore[arg-type]
+    sweep.update("cat", np.array([0.9]), np.array([True])).update("nowhere", np.array([0.1]), np.array([False]))
+    result = sweep.compute()
+    assert (result.at(0.5).mean, result.at(0.5).foreground, result.absent) == (mean, 1.0, rule)
+
+
+def test_without_background_binary_is_the_foreground() -> None:
+    everything = np.ones(3, bool)
+    assert ThresholdSweep((0.5,), smoothing=0).update("a", everything * 0.9, everything).compute().at(0.5).binary == 1.0
+    assert MaskIoU().update("a", everything, everything).compute().binary == 1.0
+
+
 def test_best_is_the_lowest_of_equal_thresholds() -> None:
     scores, target = np.array([0.3, 0.6, 0.9]), np.array([False, True, True])
     result = ThresholdSweep(THRESHOLDS).update("a", scores, target).compute()

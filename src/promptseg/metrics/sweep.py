@@ -123,24 +123,27 @@ class ThresholdSweep(Accumulator[SweepResult]):
         """NaN (the average precision: 0) before any update."""
         table = self.confusion()
         whole = table.sum(0)
-        foreground = self._iou(whole[None])[0] if len(table) else np.full(len(self.thresholds), np.nan)
-        background = self._iou(whole[None, ::-1])[0] if len(table) else foreground
+        foreground, background = self._whole(whole), self._whole(whole[::-1])
         curve = self._curve(whole)
         return SweepResult(
             thresholds=np.array(self.thresholds),
-            mean=np.array([mean(column) for column in self._iou(table).T]),
+            mean=np.array([mean(column) for column in self._per_class(table).T]),
             foreground=foreground,
-            binary=(foreground + background) / 2,
+            binary=np.array([mean(pair) for pair in zip(foreground, background, strict=True)]),
             curve=curve,
             average_precision=simpson(curve[:, 0], curve[:, 1]),
             smoothing=self.smoothing,
             absent=self.absent,
         )
 
-    def _iou(self, table: IntArray) -> FloatArray:
-        """(C, 4, T) -> (C, T)."""
+    def _per_class(self, table: IntArray) -> FloatArray:
+        """IoUs (C, T) of tables (C, 4, T), NaN where the rule leaves a class out."""
         hits, false, missed = table[:, 0], table[:, 1], table[:, 2]
         return iou_of_classes(hits, hits + false + missed, hits + missed, self.absent, self.smoothing)
+
+    def _whole(self, whole: IntArray) -> FloatArray:
+        """IoU (T,) of a table (4, T), NaN where no pixel was measured."""
+        return ratios(whole[0], np.where(whole.any(0), self.smoothing + whole[:3].sum(0), 0))
 
     def _curve(self, whole: IntArray) -> FloatArray:
         """(4, T) -> (n, 2), for thresholds with any marked pixel. Pairs of equal recall keep the order that Python's set gives them, as in
