@@ -139,9 +139,9 @@ def coco_stuff(root: Path) -> Path:
 
 
 def coco_panoptic(root: Path) -> Path:
-    """One photo: a person (segment 300, so two colour channels are used) on grass, part of it a crowd."""
+    """One photo: a person (segment 300, so two colour channels are used) on grass, part of it a crowd, two rows unlabelled."""
     ids = np.full(COCO_SIZE, 7, dtype=np.int32)
-    ids[5:20, 5:25], ids[25:, 30:] = 300, 70000
+    ids[5:20, 5:25], ids[25:, 30:], ids[:2] = 300, 70000, 0
     colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
     labels(root / "annotations" / "panoptic_val2017" / "000000000001.png", colours)
     segments = [{"id": 300, "category_id": 1, "iscrowd": 0}, {"id": 7, "category_id": 193, "iscrowd": 0}]

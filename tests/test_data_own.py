@@ -150,7 +150,7 @@ def test_coco_mistakes(tmp_path: Path) -> None:
     replicas.write_json(tmp_path / "x.json", table)
     text = told(tmp_path / "x.json")
     assert "! photos that x.json lists twice: 000000000002.jpg" in text
-    assert "! polygons that reach beyond their photo" in text
+    assert "! annotations that reach beyond their photo: are width and height exchanged, or was the photo resized: 1" in text
     assert "  annotation ids that occur twice in x.json: 1" in text
 
 

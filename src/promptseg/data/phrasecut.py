@@ -22,7 +22,7 @@ from .filling import fill_polygons
 from .items import PromptData, PromptSample, Support
 from .randomness import Draws, shuffled
 from .removal import removal
-from .samples import PhotoSet, Region, RegionSample, one_of, read_json, read_photo
+from .samples import PhotoSet, Region, RegionSample, one_of, read_json, read_photo, size_stated
 from .tensors import normalised, resize_image, resize_mask
 
 __all__ = ["SPLITS", "Phrase", "PhraseCut", "phrase_cut_plus", "phrasecut", "phrases"]
@@ -92,7 +92,7 @@ def phrases(root: Path, split: str) -> list[Phrase]:
     photos = read_json(table)
     by_image: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     try:
-        sizes = {photo["image_id"]: (int(photo["height"]), int(photo["width"])) for photo in photos}
+        sizes = {photo["image_id"]: size_stated(photo, table) for photo in photos}
         for task in read_json(tasks):
             by_image[task["image_id"]].append(task)
         return [
@@ -101,15 +101,19 @@ def phrases(root: Path, split: str) -> list[Phrase]:
             if image not in WRONG_SIZES
             for index, task in enumerate(by_image.get(image, ()))
         ]
+    except DataError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{tasks} or {table.name} is not in the format of VGPhraseCut v0 ({error!r}). Download it again.") from None
 
 
 def _phrase(root: Path, image: int, index: int, task: Mapping[str, Any], size: tuple[int, int]) -> Phrase:
     polygons = tuple(np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for thing in task["Polygons"] for polygon in thing)
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        raise ValueError("a coordinate is not a number")
     area = sum(width * height for _, _, width, height in task["instance_boxes"])
     path = root / "images" / f"{image}.jpg"
-    return Phrase(image, index, task["phrase"], path, size, polygons, area / (size[0] * size[1]))
+    return Phrase(image, index, str(task["phrase"]), path, size, polygons, area / (size[0] * size[1]))
 
 
 class PhraseCut(PromptData):

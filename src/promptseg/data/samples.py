@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ..contracts import MAX_PIXELS
 from ..errors import DataError
 
 __all__ = ["IGNORE", "LabelSample", "PhotoSet", "Region", "RegionSample", "Sample"]
@@ -77,15 +78,23 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class RegionSample(Sample):
-    """A photo with regions that may overlap. ``regions()`` -> one `Region` per annotation, in the order of the file."""
+    """A photo with regions that may overlap. ``regions()`` -> one `Region` per annotation, in the order of the file.
 
-    size: tuple[int, int]  # (H, W)
+    ``size`` (H, W) as the annotations state it. ``whole``: every pixel was annotated, so nothing is known where no region is; else that is
+    where none of the classes is.
+    """
+
+    size: tuple[int, int]
     regions: Callable[[], tuple[Region, ...]] = field(repr=False, compare=False)
+    whole: bool = False
 
     def masks(self) -> tuple[Mapping[str, Bools], Bools]:
         masks: dict[str, Bools] = {}
-        ignore = np.zeros(self.size, dtype=np.bool_)
+        ignore = np.full(self.size, self.whole)
         for region in self.regions():
+            if region.mask.shape != self.size:
+                found, wanted = (f"{shape[1]}x{shape[0]}" for shape in (region.mask.shape, self.size))
+                raise DataError(f"{self.path}: the mask of {region.name} is {found}, the annotations state {wanted}.")
             if region.crowd:
                 ignore |= region.mask
             elif region.name in masks:
@@ -136,7 +145,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             return np.array(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except Exception as error:  # a damaged picture may raise nearly anything
         raise DataError(f"{path} cannot be read as a photo: {reason(error)}. Download or copy this file again.") from None
 
 
@@ -149,7 +158,7 @@ def read_labels(path: Path) -> NDArray[np.integer[Any]]:
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except Exception as error:  # a damaged picture may raise nearly anything
         raise DataError(f"{path} cannot be read as a label map: {reason(error)}. Download or copy this file again.") from None
     if values.ndim != 2:
         raise DataError(f"{path} is a colour picture; a label map has one value per pixel (a palette or grey PNG). Convert its colours.")
@@ -186,6 +195,22 @@ def read_lines(path: Path) -> list[str]:
 def reason(error: Exception) -> str:
     """What went wrong, without the path that the message names already."""
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+
+
+def size_stated(entry: Mapping[str, Any], file: Path) -> tuple[int, int]:
+    """(H, W) of a photo as its entry in an annotation file states it.
+
+    Raises:
+        DataError: it has none, or an impossible one.
+    """
+    try:
+        height, width = int(entry["height"]), int(entry["width"])
+        if height > 0 and width > 0 and height * width <= MAX_PIXELS:
+            return height, width
+    except (KeyError, TypeError, ValueError):
+        pass
+    found = f"width {entry.get('width')!r} and height {entry.get('height')!r}"
+    raise DataError(f"{file}: the image {entry.get('id', entry.get('image_id'))!r} has {found}; both are whole numbers of pixels.")
 
 
 def one_of(value: str, allowed: Sequence[str], what: str) -> str:

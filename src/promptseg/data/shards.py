@@ -37,7 +37,7 @@ class ShardSample(Sample):
         try:
             with Image.open(io.BytesIO(_read(self.path, self.photo))) as picture:
                 return np.array(picture.convert("RGB"))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged picture may raise nearly anything
             raise DataError(f"{self.path}: the photo of {self.id} cannot be read: {reason(error)}. Write the shard again.") from None
 
     def masks(self) -> tuple[Mapping[str, NDArray[np.bool_]], NDArray[np.bool_]]:
