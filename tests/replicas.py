@@ -117,7 +117,7 @@ def coco_table(photos: int = 3) -> dict[str, Any]:
     annotations.append(
         {"id": 91, "image_id": 2, "category_id": 18, "iscrowd": 0, "segmentation": {"size": [30, 40], "counts": [900, 120, 180]}}
     )
-    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    return {"images": images, "annotations": annotations, "categories": [dict(entry) for entry in CATEGORIES]}
 
 
 def coco_instances(root: Path) -> Path:

@@ -128,11 +128,16 @@ class Coco20i(PromptData):
             example = self._of_another_class(place, draws)
         support = Support(self._image(example), self._mask(example, chosen) * (0 if negative else 1))
         name = CLASSES[chosen]
-        target = self._mask(query, chosen)[None]
         return PromptSample(
-            id=f"{Path(query).stem}-{chosen}", image=self._image(query), target=target, phrase=name, prompt=name, group=place,
-            support=support, negative=negative,
-        )  # fmt: skip
+            id=f"{Path(query).stem}-{chosen}",
+            image=self._image(query),
+            target=self._mask(query, chosen)[None],
+            phrase=name,
+            prompt=name,
+            group=place,
+            support=support,
+            negative=negative,
+        )
 
     def _of_another_class(self, place: int, draws: Draws) -> str:
         other = (place + 1 + draws.integer(len(self.class_ids) - 1)) % len(self.class_ids)

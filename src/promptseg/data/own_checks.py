@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..images import ORIENTATION
 from .checks import EXAMPLES, Finding
 from .coco import read_coco
-from .own import MAPS, coco_file, kind_of, known, map_classes, mask_folder, own, photos_in, with_suffix, yolo_classes, yolo_file
+from .own import MAPS, coco_files, kind_of, known, map_classes, mask_folder, own, photos_in, with_suffix, yolo_classes, yolo_file
 from .samples import read_labels, read_lines, size_stated
 
 __all__ = ["label_findings"]
@@ -47,8 +47,8 @@ def _rotation(photo: Path) -> int:
     try:
         with Image.open(photo) as picture:
             return int(picture.getexif().get(ORIENTATION, 1))
-    except (OSError, ValueError):
-        return 1  # reading the photo will tell
+    except Exception:  # reading the photo will tell
+        return 1
 
 
 # --- label maps -------------------------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def _value_findings(values: Mapping[Path, set[int]], last: int, allowed: str) ->
 
 
 def _shifted(everywhere: set[int], last: int) -> str:
-    """A guess at off-by-one: the highest id is one too high and the lowest is not used."""
+    """A guess at off-by-one, where the highest id is one too high."""
     if everywhere and max(everywhere) == last + 1:
         return "; they look one too high: is a line missing at the head of classes.txt, such as background"
     return ""
@@ -117,15 +117,15 @@ def _in_folders(root: Path) -> Iterable[Finding | None]:
 
 
 def _in_coco(path: Path) -> Iterable[Finding | None]:
-    file = path if path.is_file() else known(coco_file(path), path)
-    table = read_coco(file)
-    ids = Counter(str(entry.get("id")) for group in table.annotations.values() for entry in group)
-    yield _told(f"annotation ids that occur twice in {file.name}", [number for number, count in ids.items() if count > 1], wrong=False)
-    names = Counter(str(image.get("file_name")) for image in table.images)
-    yield _told(f"photos that {file.name} lists twice", [name for name, count in names.items() if count > 1])
-    sizes = {image["id"]: size_stated(image, file) for image in table.images}
-    beyond = [str(entry.get("id")) for number, group in table.annotations.items() for entry in group if _beyond(entry, sizes[number])]
-    yield _told("annotations that reach beyond their photo: are width and height exchanged, or was the photo resized", beyond)
+    for file in coco_files(path):
+        table = read_coco(file)
+        ids = Counter(str(entry.get("id")) for group in table.annotations.values() for entry in group)
+        yield _told(f"annotation ids that occur twice in {file.name}", [number for number, count in ids.items() if count > 1], wrong=False)
+        names = Counter(str(image.get("file_name")) for image in table.images)
+        yield _told(f"photos that {file.name} lists twice", [name for name, count in names.items() if count > 1])
+        sizes = {image["id"]: size_stated(image, file) for image in table.images}
+        beyond = [str(entry.get("id")) for number, group in table.annotations.items() for entry in group if _beyond(entry, sizes[number])]
+        yield _told("annotations that reach beyond their photo: are width and height exchanged, or was the photo resized", beyond)
 
 
 def _beyond(annotation: Mapping[str, object], size: tuple[int, int]) -> bool:

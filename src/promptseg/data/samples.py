@@ -6,6 +6,7 @@ A reader returns a `PhotoSet`: a sequence of `Sample`, of which nothing is decod
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ Bools: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(ABC):
     """One photo of a data set: its name there, its file, the classes that the set knows."""
 
     id: str
@@ -45,13 +46,13 @@ class Sample:
         """
         return read_photo(self.path)
 
+    @abstractmethod
     def masks(self) -> tuple[Mapping[str, Bools], Bools]:
         """Bool (H, W) of every class that is there, by name, and the pixels of which nothing is known.
 
         Raises:
             DataError: an annotation file is missing or malformed.
         """
-        raise TypeError(f"{type(self).__name__} says nothing about masks; readers give LabelSample or RegionSample.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def read_json(path: Path) -> Any:
         DataError: missing or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
     except ValueError as error:
@@ -186,7 +187,7 @@ def read_lines(path: Path) -> list[str]:
         DataError: missing or not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors mark their files
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
