@@ -166,14 +166,14 @@ def read_labels(path: Path) -> NDArray[np.integer[Any]]:
     return values.astype(np.int32) if values.dtype == np.bool_ else values
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON.
+def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Parsed JSON; ``object_hook`` may replace each object as soon as it is read.
 
     Raises:
         DataError: missing or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_hook=object_hook)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
     except ValueError as error:
