@@ -36,7 +36,7 @@ app.command()(pull.pull)
 app.command(epilog=convert.EPILOG)(convert.convert)
 app.command()(verify.verify)
 app.command()(train.train)
-app.command("eval")(evaluate.evaluate)
+app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)
 
