@@ -9,13 +9,29 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
+from .generalisation import Generalisation
+from .one_shot import Coco20i, Pascal5i, Pascal5iText
 from .own import Own
 from .pocket import Pocket
 from .protocol import Protocol
+from .referring import Ablation, Referring, ReferringVisual
+from .zero_shot import PascalZeroShot
 
 __all__ = ["PROTOCOLS", "options", "protocol"]
 
-PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in (Pocket, Own)}
+KINDS: tuple[type[Protocol], ...] = (
+    Own,
+    Pocket,
+    Referring,
+    ReferringVisual,
+    Ablation,
+    PascalZeroShot,
+    Pascal5i,
+    Pascal5iText,
+    Coco20i,
+    Generalisation,
+)
+PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 
 
 def protocol(name: str, root: str | PathLike[str], **given: Any) -> Protocol:

@@ -44,7 +44,8 @@ def write(table: Table, output: Path, parts: Sequence[Part], segmenters: Sequenc
     places = files(output)
     save(places["json"], json.dumps(table.json(), indent=1, default=str).encode() + b"\n")
     save(places["markdown"], f"{table.markdown()}\n{table.markdown_row()}\n".encode())
-    save(places["classes"], _csv(_class_lines(table)))
+    if table.classes:
+        save(places["classes"], _csv(_class_lines(table)))
     save(places["photos"], _csv(_photo_lines(table)))
     picture = sheet(table, parts, segmenters)
     if picture is not None:
