@@ -11,7 +11,7 @@ from .config import PocketConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PocketOptions:
-    """What only this family's training knows. ``sources``: how often a photo of each set is drawn, relative to the others."""
+    """What only this family's training knows. ``sources``: how often a photo of each set is drawn at first, relative to others."""
 
     config: PocketConfig = field(default_factory=PocketConfig)
     size: int = 256  # side of the training crops, pixels
@@ -21,23 +21,27 @@ class PocketOptions:
     tower_lr: float = 0.1  # of the recipe's rate
     frozen_stages: int = 3  # stem and first stages of the tower keep their pretrained weights
     sources: Mapping[str, float] = field(
-        default_factory=lambda: {"coco": 1.6, "msrc": 1.6, "coco_person": 0.8, "camvid": 0.4, "ccp": 0.5, "imagenet": 0.5}
+        default_factory=lambda: {"coco": 1.8, "msrc": 1.5, "coco_person": 1.0, "camvid": 0.3, "ccp": 0.4, "imagenet": 0.4}
     )
-    losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 0.5, "presence": 0.3, "alignment": 0.1})
+    common_from: int = 3000  # step from which photos are drawn by ``shares`` and names asked for alike, however rare
+    shares: Mapping[str, float] = field(
+        default_factory=lambda: {"coco": 0.4, "msrc": 0.2, "coco_person": 0.29, "camvid": 0.01, "ccp": 0.04, "imagenet": 0.06}
+    )
+    losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "alignment": 0.1})
 
 
 def pocket() -> Recipe:
-    """The published weights. Figures: `docs/pocket.md`; two CPU cores, under two hours."""
+    """The published weights. Figures: `docs/pocket.md`; one CPU core, under two hours."""
     return Recipe(
-        name="pocket", card="pocket", data="data", output="runs/pocket", steps=3200, batch_size=8, lr=1e-3, weight_decay=0.02,
+        name="pocket", card="pocket", data="data", output="runs/pocket", steps=5000, batch_size=8, lr=1e-3, weight_decay=0.02,
         ema=0.998, options=PocketOptions(),
     )  # fmt: skip
 
 
 def _variant(name: str, **config: bool) -> Recipe:
     base = pocket()
-    options = replace(base.options, config=replace(base.options.config, **config))
-    return replace(base, name=f"pocket/{name}", output=f"runs/pocket-{name}", steps=1000, options=options)
+    options = replace(base.options, size=192, config=replace(base.options.config, **config))
+    return replace(base, name=f"pocket/{name}", output=f"runs/pocket-{name}", steps=1000, ema=0.99, options=options)
 
 
 def film_only() -> Recipe:

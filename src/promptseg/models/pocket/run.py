@@ -14,14 +14,15 @@ from torch import Tensor
 from ...contracts import Recipe
 from ...data import photosets
 from ...errors import DataError
-from .batches import Batch, Batches, TrainingPhoto, in_memory
+from .batches import Batch, Batches
 from .distill import distill
 from .losses import alignment_loss, mask_losses, presence_loss
 from .network import Model, normalise
+from .photos import TrainingPhoto, in_memory
 from .pseudo import pseudo_labelled
 from .recipes import PocketOptions
 from .tower import HEAD, EfficientNetLite, from_published
-from .vocabulary import ELSEWHERE, PLAIN_NAMES, SYNONYMS, wordings
+from .vocabulary import ELSEWHERE, PLAIN_NAMES, RARE_WITH_PEOPLE, SYNONYMS, wordings
 
 START = "start-seed{}.pt"  # the network before its first step
 Log = Callable[[str], None]
@@ -31,7 +32,7 @@ def training_photos(root: Path) -> list[photosets.AnnotatedPhoto]:
     """The training split of every annotated set under ``root``."""
     photos = [
         *photosets.coco(root / "coco"),
-        *photosets.coco(root / "coco_person", "coco_person"),
+        *photosets.people(root / "coco_person"),
         *photosets.label_maps(root / "msrc", "msrc", drop=("horse",)),
         *photosets.label_maps(root / "camvid", "camvid"),
         *photosets.label_maps(root / "ccp", "ccp", zero_is_known=True),
@@ -71,7 +72,8 @@ class PocketRun:
         log(f"data: {len(annotated)} annotated photographs, {len(named)} named ones")
         photos = [in_memory(photo) for photo in annotated]
         class_names = [name for _, name in named]
-        names = sorted({name for photo in photos for name in (*photo.names, *photo.absent)} | {*class_names, *PLAIN_NAMES, *ELSEWHERE})
+        denied = {*ELSEWHERE, *RARE_WITH_PEOPLE}
+        names = sorted({name for photo in photos for name in (*photo.names, *photo.absent)} | {*class_names, *PLAIN_NAMES} | denied)
         start = Path(recipe.output) / START.format(recipe.seed)
         if not start.exists():
             model = starting_network(options, class_names, names, _captions(root / "flickr8k"), recipe.seed, log)
@@ -111,7 +113,7 @@ class PocketRun:
         model.tower.eval()  # its batch statistics stay those of pretraining: batches here are small
         generator = torch.Generator().manual_seed(step)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            image = model.encode_image(normalise(data.pixels, model.config.preprocess))
+            image = model.features(normalise(data.pixels, model.config.preprocess))
         image = image.float()
         pooled = model.pool(image, data.targets * data.known[:, None])
         condition = self._conditions(data, generator)
@@ -162,8 +164,10 @@ class PocketRun:
 
 
 def _batches(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Batches:
-    return Batches(photos, dict(options.sources), vectors, size=options.size, batch_size=recipe.batch_size, prompts=options.prompts,
-                   paste=options.paste, seed=recipe.seed)  # fmt: skip
+    return Batches(
+        photos, options.sources, options.shares, options.common_from, vectors, size=options.size, batch_size=recipe.batch_size,
+        prompts=options.prompts, paste=options.paste, seed=recipe.seed,
+    )  # fmt: skip
 
 
 def starting_network(options: PocketOptions, class_names: list[str], names: list[str], captions: list[str], seed: int, log: Log) -> Model:
