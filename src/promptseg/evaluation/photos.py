@@ -27,11 +27,11 @@ class Seen:
     present: bool
 
 
-def seen(answer: Mask, threshold: float) -> Seen:
-    """The pixels and presence of an answer without negative prompts, computed once; a map that nowhere reaches the threshold is not
-    enlarged at all."""
+def seen(answer: Mask, cut: float) -> Seen:
+    """The pixels and presence of an answer without negative prompts, computed once; a map that nowhere reaches the threshold, ``cut`` as a
+    logit, is not enlarged at all."""
     logits = answer.logits
-    if logits is not None and float(logits.max()) < logit_cut(threshold) - MARGIN:
+    if logits is not None and float(logits.max()) < cut - MARGIN:
         empty = np.zeros(answer.size, dtype=np.bool_)
         return Seen(empty, answer.present)
     held = answer.held()
@@ -40,7 +40,8 @@ def seen(answer: Mask, threshold: float) -> Seen:
 
 def all_seen(answers: Iterable[Mask], names: Iterable[str], segmenter: Segmenter) -> dict[str, Seen]:
     """Answers by name."""
-    return {name: seen(answer, segmenter.card.threshold) for name, answer in zip(names, answers, strict=True)}
+    cut = logit_cut(segmenter.card.threshold)
+    return {name: seen(answer, cut) for name, answer in zip(names, answers, strict=True)}
 
 
 def not_empty(found: Mapping[str, Seen]) -> dict[str, BoolArray]:
