@@ -34,7 +34,9 @@ def train(
             typer.echo(f"step {step:>6}  " + "  ".join(f"{key} {value:.4f}" for key, value in losses.items()))
 
     folder = training.train(recipe, resume=resume, report=report, log=typer.echo)
-    typer.echo(f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more.")
+    typer.echo(
+        f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more."
+    )
 
 
 def _changed(recipe: Recipe, **given: Any) -> Recipe:
