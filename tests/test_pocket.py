@@ -88,6 +88,8 @@ def test_with_the_mirror_image_a_mirrored_photo_has_the_mirrored_mask(model: Mod
     smaller.load_state_dict(model.state_dict())
     assert smaller(pixels, prompts).logits.shape == straight.logits.shape
     assert smaller(pixels[..., :32, :32], []).logits.shape == (2, 0, 8, 8)
+    low = smaller.bfloat16()(pixels.bfloat16(), prompts).logits
+    torch.testing.assert_close(low.sigmoid(), smaller.float()(pixels, prompts).logits.sigmoid(), atol=0.1, rtol=0.1)
 
 
 def test_templates_are_averaged(model: Model) -> None:

@@ -28,7 +28,7 @@ class PocketConfig:
     similarity: bool = True
     preprocess: Preprocess = field(
         default_factory=lambda: Preprocess(
-            size=512, fit="native", antialias=True, multiple=32, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+            size=448, fit="native", antialias=True, multiple=32, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
         )  # (x - 127) / 128: what the tower was pretrained with
     )
 

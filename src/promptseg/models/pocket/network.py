@@ -63,7 +63,8 @@ class Model(nn.Module):
         if not scale:
             return image
         size = [max(32, round(side * scale / 32) * 32) for side in pixel_values.shape[2:]]
-        smaller = pixel_values if scale == 1 else F.interpolate(pixel_values, size=size, mode="bilinear", antialias=True)
+        # torch resizes with antialiasing in float32 only
+        smaller = F.interpolate(pixel_values.float(), size=size, mode="bilinear", antialias=True).to(pixel_values.dtype)
         return TwoLooks(image, self.features(smaller.flip(3)))
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
