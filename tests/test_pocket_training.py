@@ -19,12 +19,13 @@ from promptseg.evaluation import Pocket, evaluate
 from promptseg.evaluation.pocket import exemplars_of
 from promptseg.models.pocket import recipes
 from promptseg.models.pocket import run as pocket_run
-from promptseg.models.pocket.batches import Batch, Batches, in_memory
+from promptseg.models.pocket.batches import Batch, Batches
 from promptseg.models.pocket.config import PocketConfig
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
+from promptseg.models.pocket.photos import DISTINCT, _with_riders, in_memory
 from promptseg.models.pocket.text import StaticText, with_pieces
 from promptseg.models.pocket.tower import EfficientNetLite
-from promptseg.models.pocket.vocabulary import ELSEWHERE, overlapping, wordings
+from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, wordings
 from promptseg.training import train
 
 WORDS = [
@@ -132,7 +133,10 @@ def batches(data: Path) -> Batches:
     photos = [in_memory(photo) for photo in pocket_run.training_photos(data)]
     names = {name for photo in photos for name in (*photo.names, *photo.absent)}
     generator = torch.Generator().manual_seed(0)
-    vectors = {name: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0) for name in sorted(names | {*ELSEWHERE})}
+    vectors = {
+        name: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0)
+        for name in sorted(names | {*ELSEWHERE, *RARE_WITH_PEOPLE})
+    }
     return Batches(photos, {}, vectors, size=64, batch_size=6, prompts=5, paste=0.5, seed=0)
 
 
@@ -157,7 +161,7 @@ def test_every_batch_is_sound(batches: Batches, step: int) -> None:
         for k, name in enumerate(batch.names[b]):
             assert batch.present[b, k] or not batch.targets[b, k].any(), "an absent name has no pixels"
             clash = [other for j, other in enumerate(batch.names[b]) if batch.present[b, j] and not batch.present[b, k]]
-            assert not any(overlapping(name, other, source in ("coco", "msrc", "camvid")) for other in clash)
+            assert not any(overlapping(name, other, source in DISTINCT) for other in clash)
         shown = [name for k, name in enumerate(batch.names[b]) if batch.present[b, k]]
         denied = [name for k, name in enumerate(batch.names[b]) if not batch.present[b, k]]
         assert not set(shown) & set(denied)
@@ -168,6 +172,35 @@ def test_people_are_made_of_their_parts(data: Path) -> None:
     loaded = in_memory(photos[0])
     person = loaded.masks[loaded.names.index("person")]
     assert torch.equal(person, loaded.masks.amax(0))
+
+
+def test_a_photo_of_a_person_denies_nothing_that_its_annotators_did_not_look_for(data: Path, batches: Batches) -> None:
+    photo = in_memory(photosets.people(data / "coco_person")[0])
+    assert photo.names == ("person",)
+    assert photo.absent == ()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        asked, truth = batches.ask(photo, photo.names, [0], [0], set(), rng)
+        assert {name for name, index in zip(asked, truth, strict=True) if index is None} <= {*RARE_WITH_PEOPLE}
+        assert truth.count(0) >= 1
+
+
+def test_photos_without_parts_of_people_deny_people(data: Path) -> None:
+    for photo in photosets.label_maps(data / "msrc", "msrc", drop=("horse",)):
+        loaded = in_memory(photo)
+        assert ("person" in loaded.names) == bool({"face", "body"} & {*photo.present})
+        assert ("person" in loaded.absent) != ("person" in loaded.names)
+
+
+def test_a_phrase_for_two_things_is_both_where_they_touch() -> None:
+    rider, wheel, stranger, parked = (np.zeros((40, 60), bool) for _ in range(4))
+    rider[5:20, 10:20], wheel[20:30, 5:25], stranger[5:30, 40:45], parked[10:30, 52:58] = True, True, True, True
+    masks, absent = _with_riders({"person": rider | stranger, "bicycle": wheel | parked}, ("horse",))
+    assert np.array_equal(masks["person riding a bicycle"], rider | wheel)
+    assert "person riding a horse" in absent
+    assert "person riding a bicycle" not in absent
+    apart, absent = _with_riders({"person": stranger, "bicycle": wheel}, ())
+    assert {*apart, *absent} & {*COMPOSED} == set(), "a person beside a bicycle may or may not be its rider"
 
 
 def test_mask_losses_ignore_the_unknown() -> None:

@@ -54,8 +54,10 @@ class AnnotatedPhoto:
 # --- COCO -------------------------------------------------------------------------------------------------------------------------------
 
 
-def coco(root: Path, source: str = "coco") -> list[AnnotatedPhoto]:
+def coco(root: Path, source: str = "coco", *, annotated: tuple[str, ...] | None = None) -> list[AnnotatedPhoto]:
     """A folder with ``images/`` and ``instances.json`` in COCO's format; instances of a category are joined, crowds are ignored pixels.
+
+    ``annotated``: the categories that the annotators looked for, where the file lists more; of all others nothing is known.
 
     Raises:
         DataError: the annotation file is missing or malformed.
@@ -66,13 +68,19 @@ def coco(root: Path, source: str = "coco") -> list[AnnotatedPhoto]:
         by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in table["images"]}
         for annotation in table["annotations"]:
             by_image[annotation["image_id"]].append(annotation)
-        return [_coco_photo(root, source, image, by_image[image["id"]], names) for image in table["images"]]
+        looked_for = tuple(names.values()) if annotated is None else annotated
+        return [_coco_photo(root, source, image, by_image[image["id"]], names, looked_for) for image in table["images"]]
     except (KeyError, TypeError) as error:
         raise DataError(f"{root / 'instances.json'} is not a COCO instances file: {error!r} is missing or misplaced.") from None
 
 
 def _coco_photo(
-    root: Path, source: str, image: dict[str, Any], annotations: list[dict[str, Any]], names: Mapping[int, str]
+    root: Path,
+    source: str,
+    image: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    names: Mapping[int, str],
+    looked_for: tuple[str, ...],
 ) -> AnnotatedPhoto:
     size = (int(image["height"]), int(image["width"]))
     # a category that only a crowd shows is neither present nor absent
@@ -92,8 +100,13 @@ def _coco_photo(
             ignore &= ~mask  # an instance inside a crowd is known
         return masks, ignore
 
-    absent = tuple(name for name in names.values() if name not in shown)
+    absent = tuple(name for name in looked_for if name not in shown)
     return AnnotatedPhoto(source, str(image["id"]), root / "images" / image["file_name"], tuple(sorted(present)), absent, read)
+
+
+def people(root: Path) -> list[AnnotatedPhoto]:
+    """COCO photos in which people are annotated and nothing else: what they hold, wear or ride is neither present nor absent."""
+    return coco(root, "coco_person", annotated=("person",))
 
 
 def segmentation_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

@@ -118,7 +118,7 @@ def _coco(root: Path, segmenter: Segmenter, step: Progress) -> tuple[Row, ...]:
 
 def _person(root: Path, segmenter: Segmenter, step: Progress) -> Row:
     score = BinaryIoU()
-    validation = _validation(photosets.coco(root / "coco_person", "coco_person"))
+    validation = _validation(photosets.people(root / "coco_person"))
     for done, photo in enumerate(validation):
         step("people", done, len(validation))
         truth, unknown = photo.masks()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ...contracts import Rename, Rule
 from .cards import CARDS
 from .config import PocketConfig
 from .recipes import RECIPES
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from .run import PocketRun as Run
     from .store import pack, unpack
 
-__all__ = ["CARDS", "RECIPES", "Model", "PocketConfig", "Run", "pack", "unpack"]
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "Model", "PocketConfig", "Run", "pack", "unpack"]
+
+_OWN_NAMES: tuple[Rule, ...] = (Rename("{name}", "{name}"),)
+LAYOUTS: Mapping[str, tuple[Rule, ...]] = {"official": _OWN_NAMES, "hf": _OWN_NAMES}  # published in our own folder, the Hub's layout
 
 _HOME = {"Model": ("network", "Model"), "Run": ("run", "PocketRun"), "pack": ("store", "pack"), "unpack": ("store", "unpack")}
 

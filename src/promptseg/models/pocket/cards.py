@@ -6,6 +6,7 @@ from ...contracts import Card
 from .config import PocketConfig
 
 _CONFIG = PocketConfig()
+_THRESHOLD = 0.4
 
 CARDS: tuple[Card, ...] = (
     Card(
@@ -18,10 +19,11 @@ CARDS: tuple[Card, ...] = (
         weights_license="Apache-2.0; trained partly on photographs with research-only terms, see the model card",
         tasks=("masks", "semantic"),
         prompts=("text", "exemplar", "blend"),
-        parameters=14_832_926,
+        parameters=14_910_307,
         preprocess=_CONFIG.preprocess,
-        threshold=0.4,
+        threshold=_THRESHOLD,
         presence_threshold=0.5,
+        background=_THRESHOLD,  # classes that are improbable everywhere label nothing: a pixel is nothing where no mask has it
         embedded=True,
     ),
 )

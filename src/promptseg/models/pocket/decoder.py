@@ -22,7 +22,8 @@ class PocketImage:
 
     grid: Tensor  # (B, D, h/16, w/16) fused features
     keys: Tensor  # (B, heads, D/heads, h/16 * w/16) unit vectors, against which the condition is compared
-    skip8: Tensor  # (B, D/2, h/8, w/8)
+    grid8: Tensor  # (B, D/2, h/8, w/8) the same, finer
+    keys8: Tensor  # (B, heads/2, D/2/heads, h/8 * w/8)
     skip4: Tensor  # (B, D/4, h/4, w/4)
     evidence: Tensor  # (B, classes, h/32 * w/32) what the tower's classifier says of every place
     evidence_shape: tuple[int, int]
@@ -71,6 +72,9 @@ class Neck(nn.Module):
         self.summary = nn.Linear(HEAD, D)
         self.blocks = nn.Sequential(Block(D), Block(D))
         self.keys = nn.Conv2d(D, D, 1)
+        self.down8 = nn.Conv2d(D, D // 2, 1)
+        self.block8 = Block(D // 2, kernel=3)
+        self.keys8 = nn.Conv2d(D // 2, D // 4, 1)
 
     def forward(self, taps: tuple[Tensor, ...], classifier: nn.Linear) -> PocketImage:
         f4, f8, f16, f32, head = taps
@@ -78,11 +82,17 @@ class Neck(nn.Module):
         summary = self.summary(head.mean((2, 3)))
         top = F.interpolate(self.lateral32(torch.cat([f32, head], 1)), size=size, mode="bilinear")
         grid = self.blocks(self.lateral16(f16) + top + summary[:, :, None, None])
-        keys = F.normalize(self.keys(grid).reshape(len(grid), self.heads, -1, size[0] * size[1]), dim=2)
+        grid8 = self.block8(self.lateral8(f8) + F.interpolate(self.down8(grid), size=f8.shape[-2:], mode="bilinear"))
         evidence = F.linear(head.flatten(2).transpose(1, 2), classifier.weight, classifier.bias).transpose(1, 2)
         region = torch.cat([f16, F.interpolate(head, size=size, mode="bilinear")], 1)
         shape = (head.shape[2], head.shape[3])
-        return PocketImage(grid, keys, self.lateral8(f8), self.lateral4(f4), evidence, shape, summary, region)
+        keys, keys8 = _unit(self.keys(grid), self.heads), _unit(self.keys8(grid8), self.heads // 2)
+        return PocketImage(grid, keys, grid8, keys8, self.lateral4(f4), evidence, shape, summary, region)
+
+
+def _unit(x: Tensor, heads: int) -> Tensor:
+    """(B, C, H, W) -> (B, heads, C/heads, H * W) unit vectors."""
+    return F.normalize(x.reshape(len(x), heads, -1, x.shape[2] * x.shape[3]), dim=2)
 
 
 class Decoder(nn.Module):
@@ -99,11 +109,15 @@ class Decoder(nn.Module):
         self.join = nn.Conv2d(D + extra, D, 1)
         self.blocks = nn.Sequential(*(Block(D) for _ in range(config.blocks)))
         self.to8 = nn.Conv2d(D, D // 2, 1)
+        self.film8 = nn.Linear(E, D) if config.film else None
+        self.query8 = nn.Linear(E, D // 4) if config.similarity else None
+        self.log_scale8 = nn.Parameter(torch.full((config.heads // 2, 1), 1.6))
+        self.maps8 = nn.Conv2d(config.heads // 2, D // 2, 1) if config.similarity else None
         self.refine8 = Block(D // 2, kernel=3)
         self.to4 = nn.Conv2d(D // 2, D // 4, 1)
         self.refine4 = Block(D // 4, kernel=3, expansion=1)
         self.mask = nn.Conv2d(D // 4, 1, 3, padding=1)
-        self.presence = nn.Sequential(nn.Linear(3 * D + (4 if config.similarity else 0), D), nn.ReLU(), nn.Linear(D, 1))
+        self.presence = nn.Sequential(nn.Linear(3 * D + D // 2 + (4 if config.similarity else 0), D), nn.ReLU(), nn.Linear(D, 1))
 
     def forward(self, image: PocketImage, condition: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
         """condition (B, K, E) unit vectors; class_weights (B, K, classes), rows sum to 1 -> logits (B, K, h/4, w/4), presence (B, K).
@@ -124,18 +138,32 @@ class Decoder(nn.Module):
         y = self.blocks(F.relu(self.join(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))))
         summary = image.summary[:, None].expand(B, K, -1)
         pooled = [y.amax((2, 3)).view(B, K, -1), y.mean((2, 3)).view(B, K, -1), summary, *cues]
-        presence = self.presence(torch.cat(pooled, -1)).squeeze(-1)
-        y = self.refine8(_join_skip(self.to8(y), image.skip8, K))
-        y = self.refine4(_join_skip(self.to4(y), image.skip4, K))
+        y = self.refine8(F.relu(_enlarge(self.to8(y), image.grid8) + self._at8(image, condition)))
+        presence = self.presence(torch.cat([*pooled, y.amax((2, 3)).view(B, K, -1)], -1)).squeeze(-1)
+        y = self.refine4(F.relu(_enlarge(self.to4(y), image.skip4) + image.skip4.repeat_interleave(K, 0)))
         logits = self.mask(y).view(B, K, *y.shape[2:])
         return product_logit(logits, presence[..., None, None]), presence
+
+    def _at8(self, image: PocketImage, condition: Tensor) -> Tensor:
+        """What the prompt makes of the finer features: (B * K, D/2, h/8, w/8). Small things live here."""
+        B, K = condition.shape[:2]
+        grid, x = image.grid8[:, None], image.grid8
+        if self.film8 is not None:
+            gamma, beta = self.film8(condition)[..., None, None].chunk(2, 2)
+            x = ((1 + gamma) * grid + beta).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        else:
+            x = x.repeat_interleave(K, 0)
+        if self.query8 is not None:
+            assert self.maps8 is not None
+            maps = _learned(self.query8(condition), image.keys8, self.log_scale8)
+            x = x + self.maps8(maps.reshape(B * K, -1, *grid.shape[-2:]))
+        return x
 
     def _similarity(self, image: PocketImage, condition: Tensor, class_weights: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Learned maps and the tower's own opinion, (B, K, heads + 2, h/16, w/16), and four numbers per prompt for the presence."""
         assert self.query is not None
         size = image.grid.shape[-2:]
-        query = F.normalize(self.query(condition).view(*condition.shape[:2], self.heads, -1), dim=-1)
-        learned = torch.einsum("bkhd,bhdp->bkhp", query, image.keys) * self.log_scale.exp()
+        learned = _learned(self.query(condition), image.keys, self.log_scale)
         # named places: the expected class logit, and the log probability of the prompt's classes against all others
         logit = class_weights @ image.evidence
         log_probability = (class_weights @ image.evidence.softmax(1)).clamp_min(1e-6).log()
@@ -145,10 +173,14 @@ class Decoder(nn.Module):
         return torch.cat([learned.view(*learned.shape[:3], *size), named_maps], 2), [named.amax(-1), named.mean(-1)]
 
 
-def _join_skip(y: Tensor, skip: Tensor, prompts: int) -> Tensor:
-    """Upsample (B*K, C, h, w) to the skip's size and add it, the same skip (B, C, H, W) for each of a photo's K prompts."""
-    y = F.interpolate(y, size=skip.shape[-2:], mode="bilinear")
-    return F.relu(y + skip.repeat_interleave(prompts, 0))
+def _learned(query: Tensor, keys: Tensor, log_scale: Tensor) -> Tensor:
+    """query (B, K, C), keys (B, heads, C/heads, P) unit vectors -> scaled cosines (B, K, heads, P)."""
+    heads = F.normalize(query.view(*query.shape[:2], keys.shape[1], -1), dim=-1)
+    return torch.einsum("bkhd,bhdp->bkhp", heads, keys) * log_scale.exp()
+
+
+def _enlarge(y: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(y, size=like.shape[-2:], mode="bilinear")
 
 
 def product_logit(a: Tensor, b: Tensor) -> Tensor:

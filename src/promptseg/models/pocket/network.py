@@ -7,7 +7,7 @@ sentence encoder) and image regions (pooled from the tower) share; the decoder a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...contracts import DenseLogits, Options, Preprocess, PromptFeatures, Size, View
 from ...errors import PromptError, PromptUnread
 from ...nn import views as default_views
+from ...nn.conversion import join, load
 from ...prompts import Blend, Exemplar, Prompt, Text, as_prompts
 from .config import PocketConfig
 from .decoder import Decoder, Neck, PocketImage, region_width
@@ -135,10 +136,16 @@ class Model(nn.Module):
         return default_views.merge(predictions, views, size)
 
     @classmethod
-    def from_official(cls, config: PocketConfig, state_dict: dict[str, Tensor]) -> Model:
-        """The published form of `pocket` is its own folder: names and shapes are the module's."""
-        model = cls(config)
-        model.load_state_dict(state_dict)
+    def from_official(cls, config: PocketConfig, *state_dicts: Mapping[str, Tensor]) -> Model:
+        """The network with published weights, whose names are the module's own; the file's half precision becomes float32.
+
+        Raises:
+            WeightsError: a tensor is missing, unknown, of another shape or not finite; all are listed by name.
+        """
+        with torch.device("meta"):  # no random numbers are drawn for weights that are about to be replaced
+            model = cls(config)
+        model.to_empty(device="cpu")
+        load(model, join(*state_dicts))
         return model.eval()
 
 

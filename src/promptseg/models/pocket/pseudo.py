@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .batches import TrainingPhoto
+from .photos import TrainingPhoto
 from .tower import EfficientNetLite
 from .vocabulary import PLAIN_NAMES
 

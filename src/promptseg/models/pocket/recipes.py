@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ...contracts import Recipe
+from ...contracts import ParameterGroup, Recipe
+from ...training.schedules import Warmup
 from .config import PocketConfig
 
 
@@ -18,26 +19,29 @@ class PocketOptions:
     prompts: int = 6  # asked of each photo
     paste: float = 0.35  # chance of a pasted instance
     exemplars: float = 0.2  # chance that a prompt is shown (a region of another photo) instead of said
-    tower_lr: float = 0.1  # of the recipe's rate
-    frozen_stages: int = 3  # stem and first stages of the tower keep their pretrained weights
     sources: Mapping[str, float] = field(
-        default_factory=lambda: {"coco": 1.6, "msrc": 1.6, "coco_person": 0.8, "camvid": 0.4, "ccp": 0.5, "imagenet": 0.5}
+        default_factory=lambda: {"coco": 1.8, "msrc": 1.5, "coco_person": 1.0, "camvid": 0.3, "ccp": 0.4, "imagenet": 0.4}
     )
-    losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 0.5, "presence": 0.3, "alignment": 0.1})
+    losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "alignment": 0.1})
 
 
 def pocket() -> Recipe:
-    """The published weights. Figures: `docs/pocket.md`; two CPU cores, under two hours."""
+    """The published weights. Figures: `docs/pocket.md`; one CPU core, under two hours."""
     return Recipe(
-        name="pocket", card="pocket", data="data", output="runs/pocket", steps=3200, batch_size=8, lr=1e-3, weight_decay=0.02,
-        ema=0.998, options=PocketOptions(),
+        name="pocket", card="pocket", data="data", output="runs/pocket", steps=5000, batch_size=8, lr=1e-3, weight_decay=0.02,
+        schedule=Warmup(steps=100), ema=0.998, options=PocketOptions(),
+        groups=(
+            # stem and first stages of the tower keep their pretrained weights; the rest of it and its classifier learn slowly
+            ParameterGroup(pattern="tower.stem.*|tower.stages.[012].*", frozen=True),
+            ParameterGroup(pattern="tower.*|classifier.*", lr=0.1),
+        ),
     )  # fmt: skip
 
 
 def _variant(name: str, **config: bool) -> Recipe:
     base = pocket()
-    options = replace(base.options, config=replace(base.options.config, **config))
-    return replace(base, name=f"pocket/{name}", output=f"runs/pocket-{name}", steps=1000, options=options)
+    options = replace(base.options, size=192, config=replace(base.options.config, **config))
+    return replace(base, name=f"pocket/{name}", output=f"runs/pocket-{name}", steps=1000, ema=0.99, options=options)
 
 
 def film_only() -> Recipe:

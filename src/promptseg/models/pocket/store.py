@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-KEPT_FLOAT = ("running_mean", "running_var", "log_scale", "log_sharpness")  # small, and their range matters
+KEPT_FLOAT = ("running_mean", "running_var", "log_scale", "log_scale8", "log_sharpness")  # small, and their range matters
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
