@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from promptseg.guided import Guide
 from promptseg.images import load
+from promptseg.metrics import boundary_iou, iou
 from promptseg.postprocess import enlarge
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -124,22 +125,8 @@ def _stand_in(mask: BoolArray, grid: int, noisy: bool) -> NDArray[np.float32]:
 
 
 def _scores(sample: Sample, found: BoolArray) -> list[float]:
-    diagonal = float(np.hypot(*sample.mask.shape))
-    bands = [max(1, round(share * diagonal)) for share in BANDS]
-    pairs = [(_band(sample.mask, width), _band(found, width)) for width in bands] + [(sample.mask, found)]
-    return [_iou(truth & sample.known, guess & sample.known) for truth, guess in pairs]
-
-
-def _band(mask: BoolArray, width: int) -> BoolArray:
-    """Mask pixels at most ``width`` rows or columns from the outside; beyond the photo is outside."""
-    outside = F.pad(torch.from_numpy(~mask)[None].float(), (width,) * 4, value=1.0)
-    near = F.max_pool2d(F.max_pool2d(outside, (2 * width + 1, 1), 1), (1, 2 * width + 1), 1)[0]
-    return np.asarray(mask & (near.numpy() > 0))
-
-
-def _iou(truth: BoolArray, guess: BoolArray) -> float:
-    union = np.count_nonzero(truth | guess)
-    return np.count_nonzero(truth & guess) / union if union else 1.0
+    pair = (found, sample.mask, sample.known)
+    return [*(boundary_iou(*pair, share) for share in BANDS), iou(*pair)]
 
 
 # --- photographs ------------------------------------------------------------------------------------------------------------------------

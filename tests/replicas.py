@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -58,4 +59,173 @@ def phrasecut(root: Path) -> Path:
     write_json(root / "image_data_split.json", table)
     write_json(root / "refer_train.json", tasks)
     write_json(root / "refer_val.json", tasks[:2])
+    return root
+
+
+# --- Pascal VOC -------------------------------------------------------------------------------------------------------------------------
+
+
+def voc(root: Path, *, aug: bool = True) -> Path:
+    """VOCdevkit/VOC2012 with four photos of 60 x 80 pixels: aeroplane and person, aeroplane, bicycle, bicycle."""
+    place, size = root / "VOCdevkit" / "VOC2012", (60, 80)
+    content = {"2007_000001": [(1, (4, 4, 56, 52)), (15, (60, 4, 70, 20))], "2007_000002": [(1, (10, 4, 70, 50))]}
+    content |= {"2007_000003": [(2, (4, 4, 60, 50))], "2007_000004": [(2, (20, 5, 78, 55))]}
+    for number, (stem, things) in enumerate(content.items()):
+        values = np.zeros(size, dtype=np.uint8)
+        for index, box in things:
+            values = np.maximum(values, rectangle(size, box, index))
+        values[:2] = 255
+        photo(place / "JPEGImages" / f"{stem}.jpg", size, number)
+        labels(place / "SegmentationClass" / f"{stem}.png", values)
+        if aug:
+            labels(place / "SegmentationClassAug" / f"{stem}.png", values)
+    lists = place / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split in ("train", "val", "trainval", "trainaug"):
+        (lists / f"{split}.txt").write_text("\n".join(content) + "\n")
+    return root
+
+
+def coco20i(root: Path) -> Path:
+    """COCO 2014 with HSNet's lists of fold 0: two photos of every tested class."""
+    size, listed = (30, 40), {}
+    for number in range(0, 80, 4):
+        listed[number] = [f"val2014/COCO_val2014_{number:04d}{copy}.jpg" for copy in "ab"]
+        for name in listed[number]:
+            photo(root / name, size, number)
+            labels((root / "annotations" / name).with_suffix(".png"), rectangle(size, (5, 5, 30, 25), number + 1))
+    (root / "splits" / "val").mkdir(parents=True)
+    (root / "splits" / "val" / "fold0.pkl").write_bytes(pickle.dumps(listed))
+    return root
+
+
+# --- COCO and its relatives -------------------------------------------------------------------------------------------------------------
+
+COCO_SIZE = (30, 40)
+CATEGORIES = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}, {"id": 18, "name": "dog"}]
+POLYGON = [[5, 5, 25, 5, 25, 20, 5, 20]]
+
+
+def coco_table(photos: int = 3) -> dict[str, Any]:
+    """Photos 1..N with a person each, a crowd of people on the first and a dog as runs on the second."""
+    images = [{"id": n, "file_name": f"{n:012d}.jpg", "height": 30, "width": 40} for n in range(1, photos + 1)]
+    one = {"category_id": 1, "iscrowd": 0, "area": 300.0, "segmentation": POLYGON}
+    annotations = [{"id": n, "image_id": n, **one} for n in range(1, photos + 1)]
+    annotations.append(
+        {"id": 90, "image_id": 1, "category_id": 1, "iscrowd": 1, "segmentation": {"size": [30, 40], "counts": [600, 300, 300]}}
+    )
+    annotations.append(
+        {"id": 91, "image_id": 2, "category_id": 18, "iscrowd": 0, "segmentation": {"size": [30, 40], "counts": [900, 120, 180]}}
+    )
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+def coco_instances(root: Path) -> Path:
+    table = coco_table()
+    write_json(root / "annotations" / "instances_val2017.json", table)
+    for image in table["images"]:
+        photo(root / "val2017" / image["file_name"], COCO_SIZE, image["id"])
+    return root
+
+
+def coco_stuff(root: Path) -> Path:
+    """Two photos: dog (17) on grass (123); toothbrush (89) with sky-other (156), ignored rows above."""
+    for number, (thing, stuff) in enumerate([(17, 123), (89, 156)], start=1):
+        values = np.full(COCO_SIZE, stuff, dtype=np.uint8)
+        values[10:20, 10:20], values[:2] = thing, 255
+        labels(root / "stuffthingmaps" / "val2017" / f"{number:012d}.png", values)
+        photo(root / "val2017" / f"{number:012d}.jpg", COCO_SIZE, number)
+    return root
+
+
+def coco_panoptic(root: Path) -> Path:
+    """One photo: a person (segment 300, so two colour channels are used) on grass, part of it a crowd."""
+    ids = np.full(COCO_SIZE, 7, dtype=np.int32)
+    ids[5:20, 5:25], ids[25:, 30:] = 300, 70000
+    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+    labels(root / "annotations" / "panoptic_val2017" / "000000000001.png", colours)
+    segments = [{"id": 300, "category_id": 1, "iscrowd": 0}, {"id": 7, "category_id": 193, "iscrowd": 0}]
+    segments.append({"id": 70000, "category_id": 1, "iscrowd": 1})
+    categories = [{"id": 1, "name": "person", "isthing": 1}, {"id": 193, "name": "grass-merged", "isthing": 0}]
+    images = [{"id": 1, "file_name": "000000000001.jpg", "height": 30, "width": 40}]
+    annotations = [{"image_id": 1, "file_name": "000000000001.png", "segments_info": segments}]
+    table = {"images": images, "annotations": annotations, "categories": categories}
+    write_json(root / "annotations" / "panoptic_val2017.json", table)
+    photo(root / "val2017" / "000000000001.jpg", COCO_SIZE)
+    return root
+
+
+def lvis(root: Path) -> Path:
+    """Three photos with deck chairs, on one of them also a small bow."""
+    table = coco_table()
+    for image in table["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/train2017/{image['file_name']}"
+        photo(root / "train2017" / image["file_name"], COCO_SIZE, image["id"])
+    table["categories"] = [{"id": 1, "name": "deck_chair"}, {"id": 2, "name": "bow_(weapon)"}]
+    table["annotations"] = table["annotations"][:3]
+    table["annotations"].append({"id": 9, "image_id": 1, "category_id": 2, "area": 9.0, "segmentation": [[0, 0, 3, 0, 3, 3, 0, 3]]})
+    write_json(root / "annotations" / "lvis_v1_train.json", table)
+    return root
+
+
+# --- ADE20K, PASCAL-Context -------------------------------------------------------------------------------------------------------------
+
+
+def ade150(root: Path) -> Path:
+    values = rectangle(COCO_SIZE, (0, 0, 40, 10), 3)  # sky
+    values[20:] = 150  # flag
+    labels(root / "ADEChallengeData2016" / "annotations" / "validation" / "ADE_val_00000001.png", values)
+    photo(root / "ADEChallengeData2016" / "images" / "validation" / "ADE_val_00000001.jpg", COCO_SIZE)
+    return root
+
+
+def ade847(root: Path) -> Path:
+    values = np.full(COCO_SIZE, 65535, dtype=np.uint16)
+    values[:10], values[20:] = 2, 846
+    labels(root / "annotations_detectron2" / "validation" / "ADE_val_00000001.tif", values)
+    photo(root / "images_detectron2" / "validation" / "ADE_val_00000001.jpg", COCO_SIZE)
+    return root
+
+
+def context(root: Path) -> Path:
+    """One photo in both readings: aeroplane above, ignored or the last class below."""
+    place, small = root / "VOCdevkit" / "VOC2010", np.full(COCO_SIZE, 255, dtype=np.uint8)
+    large = np.full(COCO_SIZE, 458, dtype=np.uint16)
+    small[:10], large[:10] = 0, 1
+    labels(place / "annotations_detectron2" / "pc59_val" / "2008_000002.png", small)
+    labels(place / "annotations_detectron2" / "pc459_val" / "2008_000002.tif", large)
+    photo(place / "JPEGImages" / "2008_000002.jpg", COCO_SIZE)
+    return root
+
+
+# --- one's own data ---------------------------------------------------------------------------------------------------------------------
+
+
+def own_maps(root: Path, *, values: tuple[int, ...] = (0, 1, 2, 255), classes: str = "cup\nspoon\n") -> Path:
+    """Two photos with a label map that holds ``values`` in stripes."""
+    for name in ("a", "b"):
+        photo(root / "images" / f"{name}.jpg", COCO_SIZE, ord(name))
+        stripes = np.repeat(np.array(values, dtype=np.uint8), -(-COCO_SIZE[1] // len(values)))[: COCO_SIZE[1]]
+        labels(root / "masks" / f"{name}.png", np.tile(stripes, (COCO_SIZE[0], 1)))
+    (root / "classes.txt").write_text(classes)
+    return root
+
+
+def own_folders(root: Path) -> Path:
+    """Two photos; both show a cup, the second a spoon, whose mask is a JPEG."""
+    for name in ("a", "b"):
+        photo(root / "images" / f"{name}.jpg", COCO_SIZE, ord(name))
+        labels(root / "masks" / "cup" / f"{name}.png", rectangle(COCO_SIZE, (2, 2, 12, 12), 255))
+    labels(root / "masks" / "spoon" / "b.jpg", rectangle(COCO_SIZE, (20, 8, 36, 24), 255))
+    return root
+
+
+def own_yolo(root: Path) -> Path:
+    """A training and a validation photo, and one that shows nothing."""
+    for part, name in (("train", "a"), ("val", "b"), ("val", "c")):
+        photo(root / "images" / part / f"{name}.jpg", COCO_SIZE, ord(name))
+    for part, name, line in (("train", "a", "0"), ("val", "b", "1")):
+        (root / "labels" / part).mkdir(parents=True)
+        (root / "labels" / part / f"{name}.txt").write_text(f"{line} 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: cup\n  1: spoon\n")
     return root

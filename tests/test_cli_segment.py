@@ -189,9 +189,11 @@ def test_many_photos_are_summed_up_by_prompt(cli: ToyCli) -> None:
         (("segment", "photos/one.png", "--exemplar", "photos/one.png", "1,2,3,x"), 1, "X0,Y0,X1,Y1"),
         (("segment", "photos/one.png", "--exemplar", "nowhere.png", "0,0,9,9"), 1, "nowhere.png does not exist"),
         (("segment", "photos/one.png", "red", "--threshold", "2"), 2, "threshold"),
+        (("segment", "nowhere.png", "red", "--threshold", "nan"), 2, "threshold"),
         (("segment", "photos/one.png", "red", "--tile", "3"), 1, "at least 16"),
         (("segment", "photos/one.png", "red", "--upsample", "cubic"), 2, "cubic"),
         (("semantic", "photos/one.png", "red", "--background", "7"), 1, "0 to 1"),
+        (("semantic", "nowhere.png", "red", "--background", "nan"), 1, "0 to 1"),
         (("segmnt",), 2, "segmnt"),
     ],
 )

@@ -131,6 +131,7 @@ CHANGES: dict[str, Any] = {
     "reduce_dim": 32,
     "heads": 2,
     "hidden": 64,
+    "dropout": 0.5,
     "cond_layer": 1,
     "extra_blocks": 1,
     "reverse_taps": True,
@@ -146,6 +147,8 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.parametrize("name", [field.name for field in fields(ClipSegConfig) if field.name != "upsample"])
 def test_every_field_changes_something(name: str, model: Model, pixels: Tensor) -> None:
     other = build(**{name: CHANGES[name]})
+    if name == "dropout":
+        other.train()
     if name == "fix_shift":
         torch.nn.init.normal_(other.decoder.shift_vector)
     before, after = (net(pixels[:1], [Text("a dog"), exemplar()]).logits for net in (model, other))
@@ -166,6 +169,7 @@ def test_upsample_never_worked_and_says_so() -> None:
         ({"taps": (2, 2)}, "distinct"),
         ({"cond_layer": 3}, "one of the 3"),
         ({"reduce_dim": 18}, "multiple of heads"),
+        ({"dropout": 1.0}, "from 0 to below 1"),
         ({"refined": True, "head_kernel": 3}, "at least 1, and 4"),
         ({"text": replace(TINY.text, embed=8)}, "one space"),
     ],

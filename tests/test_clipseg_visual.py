@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from promptseg.errors import PromptError
-from promptseg.models.clipseg.prompts import TECHNIQUES, TEMPLATE_SETS, AttentionTechnique, sample_wordings, technique
+from promptseg.models.clipseg.prompts import TECHNIQUES, AttentionTechnique, technique
 from promptseg.models.clipseg.visual import (
     BLEND_MODES,
     blend,
@@ -27,6 +27,7 @@ from promptseg.models.clipseg.visual import (
     outline_of,
     pad_to_square,
 )
+from promptseg.models.clipseg.wordings import TEMPLATE_SETS, sample_wordings
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from masks_of import photo, smooth_logits
@@ -109,6 +111,32 @@ def test_segments_keep_their_class_in_exports() -> None:
     assert [line.split()[0] for line in panoptic().to_yolo().splitlines()] == ["0", "1", "1"]
     picture = np.asarray(panoptic().overlay(np.zeros((*SIZE, 3), np.uint8), legend=False))
     assert not np.array_equal(picture[40, 15], picture[40, 55])  # two dogs are told apart
+
+
+@given(st.data())
+def test_a_panoptic_map_lists_the_segments_that_have_pixels(data: st.DataObject) -> None:
+    """Whatever is listed is listed once per segment, in the order of the index."""
+    count = data.draw(st.integers(0, 6))
+    given_index = np.array(data.draw(st.lists(st.integers(-1, count - 1), min_size=12, max_size=12)), dtype=np.int64).reshape(3, 4)
+    segments = [Segment("ab"[number % 2], number % 3 == 0, number / 8) for number in range(count)]
+    found = PanopticMap(given_index, segments)
+    kept = sorted(set(given_index[given_index >= 0].tolist()))
+    assert found.segments == tuple(segments[number] for number in kept)
+    assert found.labels == [mask.label for mask in found.masks] == [segment.label for segment in found.segments]
+    assert found.scores.tolist() == [mask.score for mask in found.masks] == [segment.score for segment in found.segments]
+    assert found.areas.tolist() == [mask.area for mask in found.masks] == [int((given_index == number).sum()) for number in kept]
+    assert len(found.boxes) == len(found.to_coco()) == len(found.to_hf()) == len(kept)
+    assert np.array_equal(found.masks.to_numpy(), np.array([given_index == number for number in kept]).reshape(-1, 3, 4))
+    assert np.array_equal(found.to_numpy() < 0, given_index < 0)
+    assert set(found.classes) == {segment.label for segment in found.segments}
+
+
+def test_a_semantic_map_masks_the_classes_that_have_pixels() -> None:
+    found = SemanticMap(np.array([[3, 1], [-1, 1]]), CLASSES, scores=[0, 0.5, 0, 0.75])
+    assert found.areas.tolist() == [0, 2, 0, 1]
+    assert found.masks.labels == ["grass", "cat"]
+    assert found.masks.scores.tolist() == [0.5, 0.75]
+    assert found.boxes.tolist() == found.masks.boxes.tolist() == [[1, 0, 2, 2], [0, 0, 1, 1]]
 
 
 def test_damaged_maps_are_named(tmp_path: Path) -> None:

@@ -136,8 +136,14 @@ def test_threshold_moves_the_edge_and_is_checked() -> None:
     ask, image = segmenter(), photo()
     areas = [ask(image, "red", threshold=threshold)[0].area for threshold in (0.01, 0.5, 0.99)]
     assert areas == sorted(areas, reverse=True)
-    with pytest.raises(ConfigError, match="probability"):
-        ask(image, "red", threshold=7)
+
+
+@pytest.mark.parametrize("threshold", [7, -0.01, float("nan"), np.float32("inf"), "0.5"])
+def test_an_impossible_threshold_is_told_before_any_photo_or_prompt_is_read(threshold: Any) -> None:
+    ask = segmenter()
+    with pytest.raises(ConfigError, match="threshold is a probability, 0 to 1"):
+        ask("no such photo.jpg", Exemplar("nor this.jpg", box=(0, 0, 9, 9)), threshold=threshold)
+    assert ask.model.encodings == {"image": 0, "prompts": 0}
 
 
 def test_asking_twice_gives_the_same_bits() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from promptseg import zoo
 from promptseg.errors import ConfigError, PromptError
 from promptseg.prompts import Classes
-from toy_family import photo, segmenter
+from promptseg.segmenter import Segmenter
+from toy_family import CARD, Model, photo, segmenter
 
 CENTRES = (slice(20, 21), [5, 30, 55])  # of the red, green and blue thirds
 
@@ -40,6 +43,22 @@ def test_background(background: Any, expected: list[int]) -> None:
     assert labels(["red", "green"], background=background) == expected  # blue is as far from red as from green: the earlier one wins
 
 
+@pytest.mark.parametrize(
+    ("rule", "asked", "expected"),
+    [(0.5, None, [0, 1, -1]), ("blue", None, [0, 1, -1]), (0.5, 0, [0, 1, 0]), (0.5, "red", [-1, 1, -1]), (None, None, [0, 1, 0])],
+)
+def test_the_card_says_what_is_nothing_unless_the_user_does(rule: Any, asked: Any, expected: list[int]) -> None:
+    ask = Segmenter(Model(CARD.config), replace(CARD, background=rule), device="cpu", precision="float32")
+    found = ask.semantic(photo(), ["red", "green"], background=asked)
+    assert [int(value) for value in found.labels[CENTRES][0]] == expected
+
+
+def test_pocket_labels_nothing_where_no_mask_is_and_clipseg_everything() -> None:
+    cards = {card.name: card for card in zoo.cards()}
+    assert cards["pocket"].background == cards["pocket"].threshold
+    assert {card.background for card in cards.values() if card.family == "clipseg"} == {None}  # as its authors evaluate it
+
+
 def test_no_classes_and_the_prompt_type() -> None:
     nothing = segmenter().semantic(photo(), [])
     assert nothing.classes == ()
@@ -58,7 +77,13 @@ def test_lists_and_embeddings() -> None:
 
 @pytest.mark.parametrize(
     ("classes", "background", "error"),
-    [(None, None, PromptError), ("red", None, PromptError), ([""], None, PromptError), (["red"], 3, ConfigError)],
+    [
+        (None, None, PromptError),
+        ("red", None, PromptError),
+        ([""], None, PromptError),
+        (["red"], 3, ConfigError),
+        (["red"], float("nan"), ConfigError),
+    ],
 )
 def test_impossible_questions(classes: Any, background: Any, error: type[Exception]) -> None:
     with pytest.raises(error):

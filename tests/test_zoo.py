@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -64,7 +69,7 @@ def test_cards_say_what_a_user_must_know() -> None:
         assert 0 < card.threshold < 1
         assert card.code_license
         assert card.weights_license
-        assert card.embedded or card.published
+        assert card.embedded or card.published or "not published" in card.summary
         assert card.preprocess == card.config.preprocess
         assert all(0 <= value <= 1 for value in card.metrics.values())
         assert zoo.config(card.name) is card.config
@@ -78,7 +83,7 @@ def test_the_catalogue_needs_no_torch() -> None:
 # --- configurations as JSON -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["pocket", NAME, "clipseg-rd64-refined"])
+@pytest.mark.parametrize("name", ["pocket", NAME, "clipseg-rd64-refined", "clip-deconv", "vitseg"])
 def test_configurations_survive_json(name: str) -> None:
     config = zoo.config(name)
     assert from_plain(type(config), json.loads(json.dumps(to_plain(config)))) == config
@@ -125,6 +130,27 @@ def test_a_folder_keeps_its_own_configuration(tmp_path: Path) -> None:
     package = models.family("clipseg")
     zoo.save_folder(package.Model(config), tmp_path, NAME)
     assert zoo.load(tmp_path)[1].config.reduce_dim == 4
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_a_folder_may_be_read_by_whom_the_umask_lets(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        (tmp_path / "any file").touch()
+        zoo.save_folder(small_clipseg.model(), tmp_path, NAME)
+    finally:
+        os.umask(before)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
+def test_the_size_on_disk_is_that_of_the_weight_files() -> None:
+    assert zoo.size_on_disk(NAME) is None
+    files = write_published(zoo.own_folder(NAME), "official")
+    assert zoo.size_on_disk(NAME) == sum(file.stat().st_size for file in files)
+    folder = zoo.save_folder(small_clipseg.model(), zoo.own_folder("clipseg-rd16"), "clipseg-rd16")
+    assert zoo.size_on_disk("clipseg-rd16") == (folder / "model.safetensors").stat().st_size
+    (folder / "model.safetensors").unlink()
+    assert zoo.size_on_disk("clipseg-rd16") is None
 
 
 def test_folders_that_are_damaged_or_of_another_say_so(tmp_path: Path) -> None:
@@ -237,6 +263,7 @@ def test_a_converted_folder_is_found_by_name() -> None:
 def fake_hub(monkeypatch: pytest.MonkeyPatch, files: dict[str, Path | Exception]) -> list[str]:
     """A Hub that has some files; returns the list of what was asked for."""
     asked: list[str] = []
+    knock(monkeypatch, lambda url, *, timeout: None)
 
     def download(repository: str, file: str, *, force_download: bool) -> str:
         asked.append(f"{repository}/{file}")
@@ -247,6 +274,11 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, files: dict[str, Path | Exception]
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     return asked
+
+
+def knock(monkeypatch: pytest.MonkeyPatch, head: Callable[..., None]) -> None:
+    """How the Hub replies when it is asked whether it is there."""
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: SimpleNamespace(head=head))
 
 
 def test_pull_tries_the_published_files_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -265,6 +297,37 @@ def test_pull_says_why_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(WeightsNotFound, match=f"(?s){reason}.*By hand: put into"):
             zoo.pull(NAME)
         assert len(asked) == (1 if reason == "no network" else 2)
+
+
+def test_pull_gives_up_at_once_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real client on a machine that finds no address: one attempt, no waiting for the next."""
+    attempts = []
+
+    def look_up(*address: Any, **_: Any) -> None:
+        attempts.append(address[0])
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+    with pytest.raises(WeightsNotFound, match=r"cannot be reached \(.*Name or service not known.*By hand: put into"):
+        zoo.pull(NAME)
+    assert len(attempts) == 1
+
+
+def test_pull_is_patient_with_a_hub_that_is_slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class ReadTimeout(Exception):
+        """As httpx and requests call a connection that stands and stays silent."""
+
+    def silent(url: str, *, timeout: float) -> None:
+        assert 0 < timeout <= 5
+        raise ReadTimeout
+
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    asked = fake_hub(monkeypatch, {"model.safetensors": tmp_path / "model.safetensors"})
+    knock(monkeypatch, silent)
+    assert zoo.pull(NAME) == (tmp_path / "model.safetensors",)
+    assert asked == ["CIDAS/clipseg-rd64/model.safetensors"]
 
 
 def test_pull_fetches_nothing_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

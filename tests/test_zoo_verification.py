@@ -71,7 +71,7 @@ def test_other_weights_fail_and_the_difference_is_told(monkeypatch: pytest.Monke
 
 
 def test_every_published_model_has_finite_values_of_the_right_shape() -> None:
-    assert verification.REFERENCES.keys() == {card.name for card in zoo.cards() if card.family == "clipseg"}
+    assert verification.REFERENCES.keys() == {card.name for card in zoo.cards() if card.family == "clipseg" and card.published}
     for references in verification.REFERENCES.values():
         for reference in references:
             assert {what: np.shape(value) for what, value in reference.values.items()} == {

@@ -6,8 +6,10 @@ A family is one folder under `models/` that offers ``Model`` (the network), its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from .errors import ConfigError, PromptError
@@ -25,6 +27,18 @@ Fit: TypeAlias = Literal["stretch", "letterbox", "native"]
 Size: TypeAlias = tuple[int, int]  # (H, W) in pixels
 
 MAX_PIXELS = 100_000_000  # of a photo that is decoded unless a user says otherwise: 300 MB
+
+
+def probability(what: str, value: Any) -> float:
+    """``value`` as a float, checked; ``what`` is its name in the message.
+
+    Raises:
+        ConfigError: it is no number from 0 to 1.
+    """
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not 0 <= number <= 1:  # NaN is neither
+        raise ConfigError(f"{what} is a probability, 0 to 1, not {value!r}.")
+    return number
 
 
 # --- how a photo becomes network input --------------------------------------------------------------------------------------------------
@@ -162,7 +176,9 @@ class Card:
     """One entry of the catalogue: all that is known of a model before its weights are read.
 
     ``threshold``: probability above which a pixel belongs to the mask. ``presence_threshold``: score from which a prompt counts as
-    present. ``parameters``: count of all weights. ``metrics``: published or measured figures, as fractions.
+    present. ``background``: what is nothing in a semantic map unless the user says otherwise (`Segmenter.semantic`): pixels whose best
+    class is at most that probable, or those of a name; None labels every pixel. ``parameters``: count of all weights. ``metrics``:
+    published or measured figures, as fractions.
     """
 
     name: str
@@ -178,7 +194,7 @@ class Card:
     preprocess: Preprocess
     threshold: float = 0.5
     presence_threshold: float = 0.5
-    background: str | None = None
+    background: float | str | None = None
     published: tuple[Published, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     embedded: bool = False  # the weights ship in the package

@@ -36,16 +36,9 @@ class LabelMap(Exports):
     """What both maps share: an index per pixel, -1 where nothing is, into a list of regions with names and scores."""
 
     def __init__(self, index: NDArray[Any], names: Sequence[str], scores: Sequence[float] | FloatArray, photo: Any, model: str) -> None:
-        array = np.asarray(index)
-        if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
-            raise ImageError(f"A label map is an array of integers (H, W), not {array.dtype} {array.shape}.")
-        if int(array.min()) < -1 or int(array.max()) >= len(names):
-            raise ImageError(
-                f"The label map holds {array.min()}..{array.max()}; with {len(names)} names its values are -1..{len(names) - 1}."
-            )
         if len(scores) != len(names):
             raise ConfigError(f"There are {len(scores)} scores for {len(names)} names.")
-        self._index: NDArray[np.integer] = array.astype(np.int16 if len(names) < 32768 else np.int32, copy=False)
+        self._index = array = _checked(index, len(names))
         self._names = tuple(names)
         self.scores = np.asarray(scores, dtype=np.float32)
         self.size: Size = (array.shape[0], array.shape[1])
@@ -54,10 +47,7 @@ class LabelMap(Exports):
     @cached_property
     def areas(self) -> NDArray[np.int64]:
         """(C,) pixels per class or segment."""
-        counts = np.zeros(len(self._names) + 1, dtype=np.int64)
-        for row in self._index:
-            counts += np.bincount(row + 1, minlength=len(counts))
-        return counts[1:]
+        return _areas(self._index, len(self._names))
 
     @cached_property
     def masks(self) -> Masks:
@@ -94,7 +84,7 @@ class LabelMap(Exports):
         return palette(len(self._names))
 
     def _colours(self) -> list[Colour]:
-        colours = self._palette()
+        colours = self._palette()  # of a panoptic map one per segment: two dogs are told apart
         return [colours[index] for index in self._shown]
 
     def _index_head(self, folder: Path) -> dict[str, Any]:
@@ -104,6 +94,9 @@ class LabelMap(Exports):
 
 class SemanticMap(LabelMap):
     """One class per pixel.
+
+    ``classes``, ``scores`` and ``areas`` speak of every class that was asked for; ``masks``, ``boxes`` and exports of those that have
+    pixels, in the same order; each mask brings its class as its ``label``, and its score.
 
     Attributes:
         classes: C names.
@@ -169,8 +162,12 @@ class Segment:
 class PanopticMap(LabelMap):
     """One segment per pixel: things one by one, stuff as a whole.
 
+    A segment has pixels: one that is given without any is left out and the index renumbered. So ``segments``, ``labels``, ``scores``,
+    ``areas``, ``masks`` and ``boxes`` are all of one length and in one order, that of the index, and every export has as many entries.
+
     Attributes:
         segments: what the index means.
+        scores: (S,) float32, 0..1.
         classes: the names that occur; exports number them in this order.
     """
 
@@ -182,6 +179,7 @@ class PanopticMap(LabelMap):
         Raises:
             ImageError: the index is no such array.
         """
+        index, segments = _without_empty(_checked(index, len(segments)), segments)
         super().__init__(index, [segment.label for segment in segments], [segment.score for segment in segments], photo, model)
         self.segments = tuple(segments)
         self.classes = tuple(dict.fromkeys(self._names))
@@ -199,7 +197,7 @@ class PanopticMap(LabelMap):
 
     @property
     def labels(self) -> list[str]:
-        """The class of each segment."""
+        """The class of each segment, and so of each of ``masks``."""
         return [segment.label for segment in self.segments]
 
     def __repr__(self) -> str:
@@ -208,12 +206,40 @@ class PanopticMap(LabelMap):
     def _classes(self) -> tuple[tuple[str, ...], Sequence[int]]:
         return self.classes, [self.classes.index(self._names[index]) for index in self._shown]
 
-    def _colours(self) -> list[Colour]:
-        colours = self._palette()  # one per segment: two dogs are told apart
-        return [colours[index] for index in self._shown]
-
     def _index_head(self, folder: Path) -> dict[str, Any]:
         return super()._index_head(folder) | {"segments": [asdict(segment) for segment in self.segments]}
+
+
+def _checked(index: NDArray[Any], count: int) -> NDArray[np.integer]:
+    """The index in the smallest type that holds -1..count-1.
+
+    Raises:
+        ImageError: it is no array (H, W) of such integers.
+    """
+    array = np.asarray(index)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+        raise ImageError(f"A label map is an array of integers (H, W), not {array.dtype} {array.shape}.")
+    if int(array.min()) < -1 or int(array.max()) >= count:
+        raise ImageError(f"The label map holds {array.min()}..{array.max()}; with {count} names its values are -1..{count - 1}.")
+    return array.astype(np.int16 if count < 32768 else np.int32, copy=False)
+
+
+def _areas(index: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """(count,) pixels of each value."""
+    counts = np.zeros(count + 1, dtype=np.int64)
+    for row in index:
+        counts += np.bincount(row + 1, minlength=len(counts))
+    return counts[1:]
+
+
+def _without_empty(index: NDArray[np.integer], segments: Sequence[Segment]) -> tuple[NDArray[np.integer], list[Segment]]:
+    """The segments that have pixels, and the index into them."""
+    occurs = _areas(index, len(segments)) > 0
+    kept = [segment for segment, there in zip(segments, occurs, strict=True) if there]
+    if len(kept) == len(segments):
+        return index, kept
+    numbers = np.append(np.where(occurs, np.cumsum(occurs) - 1, -1), -1)  # its last entry, which -1 leads to, is -1 again
+    return numbers.astype(index.dtype)[index], kept
 
 
 def _read_labels(path: Path, head: dict[str, Any]) -> NDArray[np.int32]:

@@ -17,7 +17,7 @@ import torch
 
 from . import zoo
 from .batching import in_batches
-from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task
+from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task, probability
 from .devices import choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
@@ -182,6 +182,7 @@ class Segmenter:
             NumericalError: the model computed something that is not a number.
         """
         self._require("masks")
+        threshold = probability("threshold", self.card.threshold if threshold is None else threshold)
         asked, unwanted = self._question(prompts), self._question(() if negative is None else negative)
 
         def masks(photo: ImageInput, size: Size, answer: DenseLogits) -> Masks:
@@ -190,7 +191,7 @@ class Segmenter:
                 logits[: len(asked)],
                 size,
                 asked.prompts,
-                threshold=self.card.threshold if threshold is None else threshold,
+                threshold=threshold,
                 presence=None if answer.presence is None else answer.presence[0, : len(asked)].sigmoid(),
                 presence_threshold=self.card.presence_threshold,
                 negative=logits[len(asked) :],
@@ -217,12 +218,13 @@ class Segmenter:
         background: Background = None,
         options: Options | None = None,
     ) -> SemanticMap | list[SemanticMap]:
-        """The most probable class of every pixel.
+        """The most probable class of every pixel, or nothing, -1 in the map.
 
         ``classes``: names, or `Classes`; a list of synonyms in place of a name counts as one class, as probable as the most probable of
         them. Without any every pixel is nothing.
-        ``background``: None gives every pixel a class; a probability leaves out pixels of which no class is more probable; a name, or
-        names, compete as well, and their pixels are nothing. Nothing is -1 in the map.
+        ``background``: a probability makes nothing of the pixels of which no class is more probable, so 0 gives every pixel a class; a
+        name, or names, compete as well, and their pixels are nothing. None is the card's rule: its threshold for `pocket`, which is trained
+        to say what is not there; no background for CLIPSeg, whose authors take the best class.
 
         Raises:
             UnsupportedTask: the model has no semantic segmentation.
@@ -234,7 +236,7 @@ class Segmenter:
             raise PromptError(
                 f"{self.card.name!r} has no list of classes of its own. Name them: semantic(image, ['sky', 'grass', 'a dog'])."
             )
-        contest = Contest.between(classes, background)
+        contest = Contest.between(classes, self.card.background if background is None else background)
 
         def label(photo: ImageInput, size: Size, answer: DenseLogits) -> SemanticMap:
             logits = contest.per_class(answer.logits[0].numpy())

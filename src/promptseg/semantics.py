@@ -9,7 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError, PromptError
+from .contracts import probability
+from .errors import PromptError
 from .prompts import Classes
 
 ClassNames: TypeAlias = Sequence[str | Sequence[str]] | Classes
@@ -37,10 +38,10 @@ class Contest:
             ConfigError: the threshold lies outside 0..1.
         """
         words = _synonyms(classes)
-        if background is None or isinstance(background, int | float):
-            if background is not None and not 0 <= background <= 1:
-                raise ConfigError(f"background is a probability from 0 to 1, or names, not {background}.")
-            return cls(words, background)
+        if background is None:
+            return cls(words, None)
+        if not isinstance(background, str | Sequence):
+            return cls(words, probability("background, where it is no name,", background))
         nothing = _synonyms([background] if isinstance(background, str) else background)
         known = {first for first, *_ in words}
         return cls((*words, *(names for names in nothing if names[0] not in known)), tuple(first for first, *_ in nothing))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import regions
-from .contracts import MAX_PIXELS, Size
+from .contracts import MAX_PIXELS, Size, probability
 from .errors import ConfigError, ImageError
 from .rle import Rle
 
@@ -55,8 +55,7 @@ class Canvas:
             raise ConfigError(f"upsample is 'bilinear' or 'guided', not {self.upsample!r}.")
         if self.upsample == "guided" and self.photo is None:
             raise ConfigError("upsample='guided' needs the photo whose edges it follows.")
-        if not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold is a probability, 0 to 1, not {self.threshold}.")
+        probability("threshold", self.threshold)
 
     @cached_property
     def enlarge(self) -> Callable[[NDArray[np.floating]], FloatArray]:

@@ -68,7 +68,7 @@ class Case:
     @cached_property
     def wanted(self) -> frozenset[str]:
         """Names of the results and values that are compared."""
-        return frozenset(facts["of"] for facts in self._outputs().values()) | frozenset(self.data.get("values", {}))
+        return frozenset(_key(facts) for facts in self._outputs().values()) | frozenset(self.data.get("values", {}))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The published checkpoint that the case was computed with."""
@@ -149,9 +149,15 @@ def _table(path: Path, key: str | None) -> Any:
 _MISSING = object()
 
 
+def _key(facts: Mapping[str, Any]) -> str:
+    """The result's name; gradients and parameters after the steps, which are of others of the same name, are ``grad/X``, ``after/X``."""
+    name: str = facts["of"]
+    return name if facts["role"] == "out" else f"{facts['role']}/{name}"
+
+
 def _part(results: Results, facts: Mapping[str, Any]) -> Any:
     """The stored part of a result."""
-    value = results.get(facts["of"], _MISSING)
+    value = results.get(_key(facts), _MISSING)
     if value is _MISSING:
         return value
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)

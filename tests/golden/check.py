@@ -18,14 +18,22 @@ from typing import TypeAlias
 
 import runners_clip
 import runners_clipseg
+import runners_clipseg_training
 import runners_data
+import runners_metrics
 import torch
 from cases import Case, Check, NotYetError, Results
 
 from promptseg.errors import PromptTruncated
 
 Runner: TypeAlias = Callable[[Case], Results]
-RUNNERS: dict[str, Runner] = {**runners_clip.RUNNERS, **runners_clipseg.RUNNERS, **runners_data.RUNNERS}
+RUNNERS: dict[str, Runner] = {
+    **runners_clip.RUNNERS,
+    **runners_clipseg.RUNNERS,
+    **runners_clipseg_training.RUNNERS,
+    **runners_data.RUNNERS,
+    **runners_metrics.RUNNERS,
+}
 READ_ONLY = ("inventory", "table")  # kinds to look things up in
 
 

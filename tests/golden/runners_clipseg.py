@@ -1,8 +1,8 @@
-"""CLIPSeg (kinds of ``clipseg/``): network, conditions, visual prompts. Training, data and metrics come with their issue."""
+"""CLIPSeg and its baselines (kinds of ``clipseg/``): networks, conditions, visual prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,15 @@ from torch import Tensor
 from promptseg.contracts import Preprocess, PromptFeatures, View
 from promptseg.errors import PromptSegError
 from promptseg.images import to_pixels
-from promptseg.models.clipseg import ClipSegConfig, Model
+from promptseg.models.clipseg import ClipDeconvConfig, ClipSegConfig, Model
+from promptseg.models.clipseg.config import VIT_B16_384
+from promptseg.models.clipseg.keys import LAYOUTS
 from promptseg.models.clipseg.multilabel import multilabel
-from promptseg.models.clipseg.prompts import TEMPLATE_SETS, sample_wordings
 from promptseg.models.clipseg.visual import blend, crop_mask, denormalise, draw_blur, img_preprocess, object_box, pad_to_square
+from promptseg.models.clipseg.wordings import TEMPLATE_SETS, sample_wordings
 from promptseg.nn.attention import AttentionMask, PreNormBlock
 from promptseg.nn.clip_keys import openai_image
-from promptseg.nn.conversion import from_official
+from promptseg.nn.conversion import from_official, to_official
 from promptseg.nn.positions import resize_kernel, resize_table
 from promptseg.prompts import Exemplar, Text
 
@@ -39,16 +41,33 @@ OURS = {  # their constructor argument -> our field
     "upsample": "upsample",
 }
 WITHOUT_EFFECT = ("prompt", "learn_trans_conv_only", "limit_to_clip_only", "add_calibration")  # on what a forward pass computes
-NETWORKS = ("CLIPDensePredT", "CLIPDensePredTMasked")
+NETWORKS = ("CLIPDensePredT", "CLIPDensePredTMasked", "VITDensePredT", "CLIPDenseBaseline")
+OURS_DECONV = {
+    "extract_layer": "tap",
+    "reduce_dim": "reduce_dim",
+    "reduce2_dim": "hidden",
+    "reduce_cond": "reduce_cond",
+    "n_tokens": "n_tokens",
+}
 
 
-def config_of(config: Mapping[str, Any]) -> ClipSegConfig:
+def config_of(config: Mapping[str, Any]) -> ClipSegConfig | ClipDeconvConfig:
     """The published constructor's arguments as our configuration."""
     if config["class"] not in NETWORKS:
         raise NotYetError(f"the network {config['class']}")
     image, text = configs(config["clip"])
-    given = {key: value for key, value in config.items() if key not in ("class", "version", "clip", *WITHOUT_EFFECT)}
-    return ClipSegConfig(image=image, text=text, **{"reduce_dim": 128, **{OURS[key]: value for key, value in given.items()}})
+    given = {"reduce_dim": 128} | {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    if config["class"] == "CLIPDenseBaseline":
+        return ClipDeconvConfig(image=image, text=text, **_renamed(given, OURS_DECONV, ("cond_layer",)))
+    if config["class"] == "VITDensePredT":
+        without_effect = ("backbone", "depth", "refine", "fix_shift", "process_cond", "not_pretrained")
+        return ClipSegConfig(image=VIT_B16_384, text=text, **_renamed(given, OURS, without_effect))
+    return ClipSegConfig(image=image, text=text, **_renamed(given, OURS))
+
+
+def _renamed(given: Mapping[str, Any], names: Mapping[str, str], without_effect: Sequence[str] = ()) -> dict[str, Any]:
+    about = ("class", "version", "clip", *without_effect)
+    return {names[key]: value for key, value in given.items() if key not in about}
 
 
 def network(case: Case) -> Model:
@@ -71,11 +90,12 @@ def forward(case: Case) -> Results:
 
 
 def _forward(case: Case) -> Results:
-    args, net = case.args, network(case)
+    args, published = case.args, case.state_dict()
+    net = Model.from_official(config_of(args["config"]), published)
     image, decoder = pixels(args["image"], args["input_size"]), net.decoder
     prompts = net.encode_prompts([Text(prompt) for prompt in args["prompts"]])
     seen = net.see(image, taps=range(net.config.image.layers), square=True)
-    blocks = {f"decoder_block{i}": block for i, block in enumerate(decoder.blocks)}
+    blocks = {f"decoder_block{i}": block for i, block in enumerate(getattr(decoder, "blocks", ()))}
     with (
         recorded({f"{name}_in": block for name, block in blocks.items()}, inputs=True) as taken,
         recorded({f"{name}_out": block for name, block in blocks.items()}) as given,
@@ -92,7 +112,7 @@ def _forward(case: Case) -> Results:
         "cond": decoder.condition(prompts.condition),
         "logits": logits,
         "logits_shape": list(logits.shape),
-        **_counts(net),
+        **_counts(net, published),
     }
 
 
@@ -107,12 +127,18 @@ def _token_ids(texts: list[str], context: int) -> Tensor:
     return torch.nn.functional.pad(ids, (0, context - ids.shape[1]))
 
 
-def _counts(net: Model) -> dict[str, int]:
-    """Parameters of the published class: ours and its dead ``reduce``."""
-    dead = net.config.reduce_dim * (net.config.image.width + 1)
+def _counts(net: Model, published: Mapping[str, Tensor]) -> dict[str, int]:
+    """Parameters of the published class: ours, and those that it has and never reads, which count as trainable."""
+    ours = named_as_published(net.state_dict(), published)
+    dead = sum(tensor.numel() for name, tensor in published.items() if name not in ours)
     total = sum(parameter.numel() for parameter in net.parameters())
     trainable = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     return {"total_parameters": total + dead, "trainable_parameters": trainable + dead}
+
+
+def named_as_published(ours: Mapping[str, Tensor], published: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors of ours under the names of the published class."""
+    return {name: tensor for name, tensor in to_official(LAYOUTS["official"], ours).items() if name in published}
 
 
 def visual(case: Case) -> Results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from promptseg.data.crops import find_crop
 from promptseg.data.items import PromptSample
+from promptseg.data.pascal import CLASSES
+from promptseg.data.pascal5i import Pascal5i, fold_classes, pascal5i
 from promptseg.data.phrasecut import Phrase, PhraseCut, phrases
 from promptseg.data.randomness import Draws
 from promptseg.models.clipseg.visual import blend
@@ -145,7 +148,64 @@ def shown(sample: PromptSample, mask: str, crop_size: int) -> list[Any]:
     return [*text, blend(sample.support.image, sample.support.mask, mode, crop_size)[0]]
 
 
+# --- Pascal-5i --------------------------------------------------------------------------------------------------------------------------
+
+
+class PythonDraws(Draws):
+    """Python's generator, from which the published episodes are drawn."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(0)
+        self.random = random.Random(seed)
+
+    def integer(self, below: int) -> int:
+        return self.random.randint(1, below) - 1
+
+
+def pascal5i_case(case: Case) -> Results:
+    """Episodes over the case's own photos, written down in the published format first."""
+    args = case.args
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pascal(folder, args["sources"])
+        data = Pascal5i(pascal5i(folder, args["mode"]), args["split"], split=args["mode"], image_size=args["image_size"])
+        results: dict[str, Any] = {"class_names": list(CLASSES[1:])}
+        for fold in range(4):
+            results |= {f"folds/{fold}/{split}": list(fold_classes(fold, split)) for split in ("val", "train")}
+        for index, run in enumerate(args["samples"]):
+            sample = data.draw(run["index"], PythonDraws(run["python_seed"]))
+            results |= _episode(index, sample, run["mask"])
+            results[f"{index}/class_id"] = data.class_ids[sample.group]
+            results[f"{index}/data_list"] = [f"{photo.id}.jpg" for photo in data.photos]
+    return results
+
+
+def write_pascal(folder: Path, sources: list[Mapping[str, Any]]) -> None:
+    """Photos, without loss, and label maps where VOC has them, and the list of both."""
+    for place in ("JPEGImages", "SegmentationClassAug", "lists/pascal"):
+        (folder / place).mkdir(parents=True)
+    lines = []
+    for source in sources:
+        stem = Path(source["name"]).stem
+        Image.fromarray(source["image"]).save(folder / "JPEGImages" / f"{stem}.jpg", format="PNG")
+        Image.fromarray(source["label"].numpy()).save(folder / "SegmentationClassAug" / f"{stem}.png")
+        lines.append(f"JPEGImages/{stem}.jpg SegmentationClassAug/{stem}.png")
+    for split in ("val", "voc_sbd_merge_noduplicate"):
+        (folder / "lists" / "pascal" / f"{split}.txt").write_text("\n".join(lines))
+
+
+def _episode(index: int, sample: PromptSample, mask: str) -> dict[str, Any]:
+    """As the published wrapper returns it: image and what is asked, target and pixels that count with a batch dimension."""
+    inputs = [sample.image, sample.prompt] if mask == "text" else [sample.image, *shown(sample, mask, 224)]
+    tensors = {f"{index}/x{n}": value for n, value in enumerate(inputs) if isinstance(value, Tensor)}
+    shapes = [{"shape": list(value.shape)} if isinstance(value, Tensor) else value for value in inputs]
+    assert sample.valid is not None
+    scored = {f"{index}/label": sample.target[None], f"{index}/valid": sample.valid[None]}
+    return {**tensors, **scored, f"{index}/inputs": shapes, f"{index}/class_index": sample.group}
+
+
 RUNNERS = {
     "clipseg/find_crop": crops,
+    "clipseg/pascal5i": pascal5i_case,
     "clipseg/phrasecut": phrasecut,
 }

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
+
 EPILOG = """[bold]Examples[/bold]
 
     promptseg convert rd64-uni.pth ViT-B-16.pt --as clipseg-rd64
@@ -26,7 +28,8 @@ def convert(
     """Turn published weight files into promptseg's folder format, strictly: every tensor must be accounted for."""
     from .. import zoo
 
-    zoo.card(name)
+    if zoo.card(name).embedded and output is None:
+        raise ConfigError(f"{name!r} is built in, so its name finds that one. Say where yours goes: --output FOLDER.")
     folder = zoo.convert(files, name, output or zoo.own_folder(name))
     typer.echo(f"{name}: {folder}")
     typer.echo(f"Use it: promptseg segment photo.jpg 'a dog' --model {name if output is None else folder}")

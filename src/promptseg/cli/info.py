@@ -39,9 +39,13 @@ def _card(card: Card) -> Iterator[tuple[str, str]]:
     yield "source", card.source
     yield "tasks", ", ".join(card.tasks)
     yield "prompts", ", ".join(card.prompts)
-    yield "size", f"{card.parameters / 1e6:.1f} million parameters, {card.size_mb:.0f} MB in float32"
+    stored = zoo.size_on_disk(card.name)
+    size = f"{card.size_mb:.0f} MB in float32" if stored is None else f"{stored / 1e6:.1f} MB on disk"
+    yield "size", f"{card.parameters / 1e6:.1f} million parameters, {size}"
     yield "input", f"{card.preprocess.size} pixels, {card.preprocess.fit}"
     yield "threshold", f"{card.threshold:g} for pixels, {card.presence_threshold:g} for presence"
+    if card.background is not None:
+        yield "background", f"{card.background}: what stays unlabelled in semantic maps"
     yield "code", card.code_license
     yield "weights", card.weights_license
     for metric, value in card.metrics.items():

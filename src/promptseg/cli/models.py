@@ -27,8 +27,10 @@ def models() -> None:
 
 
 def _line(card: Card) -> tuple[str, ...]:
-    from ..zoo import here
+    from ..zoo import size_on_disk
 
-    there = "built in" if card.embedded else "yes" if here(card.name) else "no"
+    stored = size_on_disk(card.name)
+    there = "built in" if card.embedded else "no" if stored is None else "yes"
+    size = f"{card.size_mb:.0f} MB\nfloat32" if stored is None else f"{stored / 1e6:.0f} MB\non disk"
     name, licences = f"{card.name}\n{card.family}", f"{card.code_license}\n{card.weights_license}"
-    return name, "\n".join(card.tasks), "\n".join(card.prompts), f"{card.size_mb:.0f} MB", there, licences
+    return name, "\n".join(card.tasks), "\n".join(card.prompts), size, there, licences

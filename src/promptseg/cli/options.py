@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,25 @@ from ..contracts import MAX_PIXELS
 from ..devices import PRECISIONS
 from ..errors import ConfigError, nearest
 
-__all__ = ["MAX_PIXELS", "Device", "Formats", "MaxPixels", "Model", "Output", "Overwrite", "Precision", "Tile", "listed"]
+__all__ = ["MAX_PIXELS", "Device", "Formats", "MaxPixels", "Model", "Output", "Overwrite", "Precision", "Threshold", "Tile", "listed"]
+
+
+def _a_number(value: float | None) -> float | None:
+    """Refuses NaN, which no limit of older typers does."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no probability; give a number from 0 to 1.")
+    return value
+
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model (`promptseg models`), or a checkpoint folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}; auto takes bfloat16 where it is fast.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; each photo gets a folder in it.")]
 Formats = Annotated[str, typer.Option("--format", "-f", help="Any of overlay, png, coco, geojson, yolo, npz, joined by commas.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, callback=_a_number, help="Probability above which a pixel counts; default: the model's."),
+]
 Tile = Annotated[
     int | None, typer.Option(help="Show large photos in overlapping windows of so many pixels: finds smaller things, takes longer.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import PromptError
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Threshold, Tile, listed
 from .outputs import OutputFolder, Row, model_stamp, stamp
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def segment(
     ] = None,
     negative: Annotated[list[str] | None, typer.Option(help="What must not be in the masks. Repeatable.")] = None,
     model: Model = "pocket",
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Probability above which a pixel counts; default: the model's.")
-    ] = None,
+    threshold: Threshold = None,
     output: Output = Path("out"),
     formats: Formats = "overlay,png",
     upsample: Annotated[Literal["bilinear", "guided"], typer.Option(help="bilinear, or guided by the photo's edges.")] = "bilinear",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..contracts import Options, probability
 from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed
 from .outputs import OutputFolder, Row, model_stamp
 
@@ -30,7 +31,11 @@ def semantic(
     ],
     classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, even if a file has that name. Repeatable.")] = None,
     background: Annotated[
-        str | None, typer.Option(help="What stays unlabelled: pixels below a probability (0 to 1), or those of names, joined by commas.")
+        str | None,
+        typer.Option(
+            help="What stays unlabelled: pixels up to a probability (0 to 1; 0 labels all), or those of names, joined by commas; "
+            "default: the model's rule."
+        ),
     ] = None,
     model: Model = "pocket",
     output: Output = Path("maps"),
@@ -41,7 +46,7 @@ def semantic(
     max_pixels: MaxPixels = MAX_PIXELS,
     overwrite: Overwrite = False,
 ) -> None:
-    """Give every pixel the most probable of some classes."""
+    """Give every pixel the most probable of some classes, or none where all are improbable."""
     from ..writers import FORMATS
     from .photos import sort_arguments
 
@@ -50,12 +55,11 @@ def semantic(
     request: dict[str, Any] = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
     request |= {"formats": wanted, "tile": tile}
 
-    from ..contracts import Options
     from ..segmenter import load
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
     options, nothing = Options(tile=tile), _background(background)
+    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
         found = segmenter.semantic(photo, given.prompts, background=nothing, options=options)
@@ -65,13 +69,18 @@ def semantic(
 
 
 def _background(text: str | None) -> float | list[str] | None:
-    """A number is a threshold, anything else are names."""
+    """A number is a threshold, anything else are names.
+
+    Raises:
+        ConfigError: the number is no probability.
+    """
     if text is None:
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return [name.strip() for name in text.split(",") if name.strip()]
+    return probability("background, where it is no name,", number)
 
 
 def _rows(found: SemanticMap) -> list[Row]:

@@ -37,12 +37,10 @@ def find_crop(
     and take the fullest. When ``iterations`` draws find none, the fullest of the others, marked ``poor`` (published code ignores the mark).
     """
     enough = 0 if min_frac is None else mask.shape[0] * mask.shape[1] * min_frac
-    corner_sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int64)
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=corner_sums[1:, 1:])
     good: list[Crop] = []
     best_poor: Crop | None = None
     for _ in range(iterations):
-        crop = _draw(corner_sums, size, draws)
+        crop = _draw(mask, size, draws)
         if crop.pixels > enough:
             good.append(crop)
             if len(good) >= (best_of or 1):
@@ -54,9 +52,7 @@ def find_crop(
     return Crop(best_poor.rows, best_poor.columns, best_poor.pixels, poor=True)
 
 
-def _draw(corner_sums: NDArray[np.int64], size: tuple[int, int], draws: Draws) -> Crop:
-    """A window anywhere, its content from the sums over everything above and left of each corner."""
-    top, left = (draws.integer(whole - part) for whole, part in zip(corner_sums.shape, size, strict=True))
-    bottom, right = top + size[0], left + size[1]
-    pixels = corner_sums[bottom, right] - corner_sums[top, right] - corner_sums[bottom, left] + corner_sums[top, left]
-    return Crop(slice(top, bottom), slice(left, right), int(pixels))
+def _draw(mask: NDArray[np.bool_], size: tuple[int, int], draws: Draws) -> Crop:
+    top, left = (draws.integer(whole - part + 1) for whole, part in zip(mask.shape, size, strict=True))
+    rows, columns = slice(top, top + size[0]), slice(left, left + size[1])
+    return Crop(rows, columns, int(np.count_nonzero(mask[rows, columns])))

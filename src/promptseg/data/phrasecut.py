@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,11 @@ def phrasecut(root: Path, split: str = "val") -> PhotoSet[RegionSample]:
 
 def _photo(group: list[Phrase], names: tuple[str, ...]) -> RegionSample:
     first = group[0]
+    return RegionSample(str(first.image), first.path, names, first.size, partial(_regions, group))
 
-    def regions() -> tuple[Region, ...]:
-        return tuple(Region(phrase.phrase, phrase.mask()) for phrase in group)
 
-    return RegionSample(str(first.image), first.path, names, first.size, regions)
+def _regions(group: list[Phrase]) -> tuple[Region, ...]:
+    return tuple(Region(phrase.phrase, phrase.mask()) for phrase in group)
 
 
 def phrases(root: Path, split: str) -> list[Phrase]:

@@ -74,6 +74,6 @@ def _naming(synsets: Iterable[str]) -> Removal:
 
 @cache
 def _synsets() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("vocabularies", "removed_words.json").read_text(encoding="utf-8")
+    text = resources.files(__package__).joinpath("vocabularies/removed_words.json").read_text(encoding="utf-8")
     synsets: dict[str, Any] = json.loads(text)["synsets"]
     return synsets

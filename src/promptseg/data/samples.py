@@ -197,3 +197,21 @@ def one_of(value: str, allowed: Sequence[str], what: str) -> str:
     if value not in allowed:
         raise DataError(f"There is no {what} {value!r}; choose one of {', '.join(allowed)}.")
     return value
+
+
+def label_map(path: Path, count: int, *, first: int = 0, ignore: int = 255, names: str = "classes") -> Labels:
+    """A published label map as indices: value ``first`` is class 0, ``ignore`` and values below ``first`` are `IGNORE`; (H, W) int32.
+
+    Raises:
+        DataError: unreadable, or a value is none of the ``count`` classes.
+    """
+    labels = read_labels(path).astype(np.int32) - first
+    unknown = (labels == ignore - first) | (labels < 0)
+    labels[unknown] = IGNORE
+    if labels.size and labels.max() >= count:
+        wrong = [int(value) + first for value in np.unique(labels[labels >= count])[:5]]
+        raise DataError(
+            f"{path} holds the values {wrong}; allowed are {first}..{first + count - 1} ({count} {names}) and {ignore} (ignored). "
+            "Check that it is a map of this data set, and not one of colours or of shifted ids."
+        )
+    return labels

@@ -8,9 +8,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["normalised", "resize_image", "resize_mask"]
+from .samples import LabelSample
+
+__all__ = ["labelled", "normalised", "resize_image", "resize_mask"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+
+def labelled(sample: LabelSample, size: int) -> tuple[Tensor, Tensor]:
+    """A photo stretched to a square, (3, S, S) normalised, and its labels, (S, S) int64, nearest pixels: CLIPSeg's zero-shot test."""
+    labels = resize_mask(sample.labels(), (size, size)).long()
+    return normalised(resize_image(sample.image(), (size, size))), labels
 
 
 def normalised(image: Tensor) -> Tensor:

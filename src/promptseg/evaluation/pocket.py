@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data import photosets
 from ..errors import DataError
-from ..metrics import BinaryIoU, MeanIoU, Presence
+from ..metrics import MaskIoU, PairIoU, Presence
 from ..prompts import Exemplar, Prompt
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _validation(photos: Iterable[photosets.AnnotatedPhoto]) -> list[photosets.An
 def _msrc(root: Path, segmenter: Segmenter, step: Progress) -> tuple[Row, ...]:
     photos = photosets.label_maps(root / "msrc", "msrc", drop=("horse",))
     names = sorted({name for photo in photos for name in (*photo.present, *photo.absent)})
-    over_set, present, presence = MeanIoU(), BinaryIoU(), Presence()
+    over_set, present, presence = MaskIoU(), PairIoU(), Presence()
     validation = _validation(photos)
     for done, photo in enumerate(validation):
         step("MSRC", done, len(validation))
@@ -85,17 +85,17 @@ def _msrc(root: Path, segmenter: Segmenter, step: Progress) -> tuple[Row, ...]:
             if name in truth:
                 present.update(name, mask, target, ~unknown)
     return (
-        Row("MSRC, 22 names on every photo: mIoU over the set", over_set.compute(), 0.76, 0.82),
-        Row("MSRC, present names: mean IoU", present.compute(), 0.82, 0.90),
-        Row("MSRC, absent names with a mask over 1 %", presence.false_masks(), 0.07, 0.03, smaller=True),
-        Row("MSRC, presence: Matthews correlation", presence.matthews()),
+        Row("MSRC, 22 names on every photo: mIoU over the set", over_set.compute().mean, 0.76, 0.82),
+        Row("MSRC, present names: mean IoU", present.compute().mean, 0.82, 0.90),
+        Row("MSRC, absent names with a mask over 1 %", presence.compute().false_masks, 0.07, 0.03, smaller=True),
+        Row("MSRC, presence: Matthews correlation", presence.compute().matthews),
     )
 
 
 def _coco(root: Path, segmenter: Segmenter, step: Progress) -> tuple[Row, ...]:
     photos = photosets.coco(root / "coco")
     names = sorted({name for photo in photos for name in (*photo.present, *photo.absent)})
-    present, presence = BinaryIoU(), Presence()
+    present, presence = PairIoU(), Presence()
     validation = _validation(photos)
     for done, photo in enumerate(validation):
         step("COCO", done, len(validation))
@@ -110,24 +110,24 @@ def _coco(root: Path, segmenter: Segmenter, step: Progress) -> tuple[Row, ...]:
                 if truth[name].mean() >= SMALLEST_THING:
                     present.update(name, mask, truth[name], ~unknown)
     return (
-        Row("COCO, present things of at least 1 %: mean IoU", present.compute(), 0.36, 0.48),
-        Row("COCO, absent names with a mask over 1 %", presence.false_masks(), 0.07, 0.03, smaller=True),
-        Row("COCO, presence: Matthews correlation", presence.matthews()),
+        Row("COCO, present things of at least 1 %: mean IoU", present.compute().mean, 0.36, 0.48),
+        Row("COCO, absent names with a mask over 1 %", presence.compute().false_masks, 0.07, 0.03, smaller=True),
+        Row("COCO, presence: Matthews correlation", presence.compute().matthews),
     )
 
 
 def _person(root: Path, segmenter: Segmenter, step: Progress) -> Row:
-    score = BinaryIoU()
+    score = PairIoU()
     validation = _validation(photosets.people(root / "coco_person"))
     for done, photo in enumerate(validation):
         step("people", done, len(validation))
         truth, unknown = photo.masks()
         score.update("person", segmenter(photo.path, "person")[0].mask, truth["person"], ~unknown)
-    return Row('coco_person, "person": mean IoU', score.compute(), 0.70, 0.82)
+    return Row('coco_person, "person": mean IoU', score.compute().mean, 0.70, 0.82)
 
 
 def _davis(root: Path, segmenter: Segmenter, every: int, step: Progress) -> Row:
-    score = BinaryIoU()
+    score = PairIoU()
     sequences = photosets.davis(root / "davis")
     for done, sequence in enumerate(sequences):
         step("DAVIS", done, len(sequences))
@@ -135,13 +135,13 @@ def _davis(root: Path, segmenter: Segmenter, every: int, step: Progress) -> Row:
             mask = segmenter(sequence.frames[index], sequence.prompt)[0].mask
             score.update(sequence.name, mask, sequence.mask(index))
     # J is averaged over a sequence's frames, then over sequences (Perazzi et al. 2016)
-    return Row("DAVIS from its text prompt, frame by frame: mean J", float(np.mean([*score.per_class().values()])), 0.46, 0.60)
+    return Row("DAVIS from its text prompt, frame by frame: mean J", float(np.mean([*score.compute().per_class.values()])), 0.46, 0.60)
 
 
 def _one_shot(root: Path, segmenter: Segmenter, step: Progress) -> Row:
     photos = photosets.label_maps(root / "msrc", "msrc", drop=("horse",))
     exemplars = exemplars_of(photos)
-    score = BinaryIoU()
+    score = PairIoU()
     validation = _validation(photos)
     embedded = {name: segmenter.embed_prompts([exemplar]) for name, exemplar in exemplars.items()}
     for done, photo in enumerate(validation):
@@ -150,7 +150,7 @@ def _one_shot(root: Path, segmenter: Segmenter, step: Progress) -> Row:
         for name in photo.present:
             if name in embedded:
                 score.update(name, segmenter(photo.path, embedded[name])[0].mask, truth[name], ~unknown)
-    return Row("MSRC, exemplar of the same class from another photo: mean IoU", score.compute(), 0.50, 0.65)
+    return Row("MSRC, exemplar of the same class from another photo: mean IoU", score.compute().mean, 0.50, 0.65)
 
 
 def exemplars_of(photos: Sequence[photosets.AnnotatedPhoto]) -> dict[str, Prompt]:

@@ -1,104 +1,127 @@
-"""Intersection over union in its usual readings, and how well a model knows what is not there."""
+"""Intersection over union of single masks: summed over a set before it is divided, or divided mask by mask."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from .accumulator import Accumulator
+from .arrays import AbsentRule, EmptyRule, IntArray, Name, as_masks, checked, in_order, iou_of_classes, mean, ratio
 
 
-def intersection_union(prediction: np.ndarray, target: np.ndarray, known: np.ndarray | None = None) -> tuple[int, int]:
-    """Pixels in both and in either of two bool (H, W) masks, where ``known``."""
-    if known is not None:
-        prediction, target = prediction & known, target & known
-    return int(np.count_nonzero(prediction & target)), int(np.count_nonzero(prediction | target))
+def intersection_union(prediction: ArrayLike, target: ArrayLike, known: ArrayLike | None = None) -> tuple[int, int]:
+    """Pixels in both and in either of two masks of one shape, where ``known``."""
+    hits, false, missed, _ = confusion(prediction, target, known)
+    return int(hits), int(hits + false + missed)
 
 
-class MeanIoU:
-    """Mean over classes of the IoU over a whole set: intersections and unions add up per class before they are divided."""
+def iou(prediction: ArrayLike, target: ArrayLike, known: ArrayLike | None = None) -> float:
+    """Intersection over union of two masks, 0..1; NaN when both are empty."""
+    return ratio(*intersection_union(prediction, target, known))
 
-    def __init__(self) -> None:
-        self.intersection: defaultdict[str, int] = defaultdict(int)
-        self.union: defaultdict[str, int] = defaultdict(int)
 
-    def update(self, name: str, prediction: np.ndarray, target: np.ndarray, known: np.ndarray | None = None) -> MeanIoU:
-        both, either = intersection_union(prediction, target, known)
-        self.intersection[name] += both
-        self.union[name] += either
+def confusion(prediction: ArrayLike, target: ArrayLike, known: ArrayLike | None = None) -> IntArray:
+    """(4,): pixels that are hit, falsely marked, missed, rightly left out; of those that are ``known``."""
+    ours, truth, counts = as_masks(prediction, target, known)
+    if counts is not None:
+        ours, truth = ours & counts, truth & counts
+    pixels = ours.size if counts is None else np.count_nonzero(counts)
+    hits, marked, labelled = np.count_nonzero(ours & truth), np.count_nonzero(ours), np.count_nonzero(truth)
+    return np.array([hits, marked - hits, labelled - hits, pixels - marked - labelled + hits], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskIoUResult:
+    """All 0..1. ``mean``: of the classes' IoU; ``foreground``: IoU of all pixels of all masks; ``binary``: the mean of that and of the
+    background's IoU."""
+
+    mean: float
+    foreground: float
+    binary: float
+    per_class: Mapping[Name, float]
+    absent: AbsentRule
+
+
+@dataclass
+class MaskIoU(Accumulator[MaskIoUResult]):
+    """IoU over a whole set of named masks: intersections and unions add up per name, and over all, before they are divided.
+
+    A class that ``absent`` leaves out is missing from ``per_class``.
+    """
+
+    absent: AbsentRule = "skip"
+    counts: dict[Name, IntArray] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        checked(self.absent, AbsentRule)
+
+    def update(self, name: Name, prediction: ArrayLike, target: ArrayLike, known: ArrayLike | None = None) -> Self:
+        """One mask for one name; arrays of one shape, bool or integers. Only pixels that are ``known`` count."""
+        self.counts[name] = self.counts.get(name, 0) + confusion(prediction, target, known)
         return self
 
-    def merge(self, other: MeanIoU) -> MeanIoU:
-        for name, count in other.intersection.items():
-            self.intersection[name] += count
-        for name, count in other.union.items():
-            self.union[name] += count
+    def compute(self) -> MaskIoUResult:
+        """NaN before any update."""
+        names = in_order(self.counts)
+        table = np.array([self.counts[name] for name in names], dtype=np.int64).reshape(-1, 4)
+        scores = iou_of_classes(table[:, 0], table[:, :3].sum(1), table[:, 0] + table[:, 2], self.absent)
+        hits, false, missed, outside = table.sum(0)
+        foreground = ratio(hits, hits + false + missed)
+        return MaskIoUResult(
+            mean=mean(scores),
+            foreground=foreground,
+            binary=mean([foreground, ratio(outside, outside + false + missed)]),
+            per_class={name: float(score) for name, score in zip(names, scores, strict=True) if not np.isnan(score)},
+            absent=self.absent,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PairIoUResult:
+    """``mean`` over all pairs, 0..1, and per class; how many ``pairs`` counted."""
+
+    mean: float
+    per_class: Mapping[Name, float]
+    pairs: int
+    absent: EmptyRule
+
+
+@dataclass
+class PairIoU(Accumulator[PairIoUResult]):
+    """Mean over (photo, prompt) pairs of the IoU of one mask with its truth, every pair of the same weight.
+
+    ``absent``: what a pair counts whose mask and truth are both empty.
+    """
+
+    absent: EmptyRule = "one"
+    sums: dict[Name, Fraction] = field(default_factory=dict, init=False)
+    pairs: dict[Name, int] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        checked(self.absent, EmptyRule)
+
+    def update(self, name: Name, prediction: ArrayLike, target: ArrayLike, known: ArrayLike | None = None) -> Self:
+        """One pair; arrays of one shape, bool or integers. Only pixels that are ``known`` count."""
+        return self.add(name, iou(prediction, target, known))
+
+    def add(self, name: Name, score: float) -> Self:
+        """One pair whose score, 0..1, is already known; NaN where both masks are empty."""
+        if np.isnan(score):
+            if self.absent == "skip":
+                return self
+            score = float(self.absent == "one")
+        self.sums[name] = self.sums.get(name, Fraction(0)) + Fraction(score)
+        self.pairs[name] = self.pairs.get(name, 0) + 1
         return self
 
-    def per_class(self) -> dict[str, float]:
-        """Class -> IoU; a class that is neither shown nor predicted anywhere is left out."""
-        return {name: self.intersection[name] / union for name, union in sorted(self.union.items()) if union}
-
-    def compute(self) -> float:
-        """0..1, or NaN before any update."""
-        values = list(self.per_class().values())
-        return float(np.mean(values)) if values else math.nan
-
-
-class BinaryIoU:
-    """Mean over (photo, prompt) pairs of the IoU of one mask with its truth; an empty answer to an empty truth counts 1."""
-
-    def __init__(self) -> None:
-        self.values: defaultdict[str, list[float]] = defaultdict(list)
-
-    def update(self, name: str, prediction: np.ndarray, target: np.ndarray, known: np.ndarray | None = None) -> BinaryIoU:
-        both, either = intersection_union(prediction, target, known)
-        self.values[name].append(both / either if either else 1.0)
-        return self
-
-    def merge(self, other: BinaryIoU) -> BinaryIoU:
-        for name, values in other.values.items():
-            self.values[name] += values
-        return self
-
-    def per_class(self) -> dict[str, float]:
-        return {name: float(np.mean(values)) for name, values in sorted(self.values.items())}
-
-    def compute(self) -> float:
-        """0..1, or NaN before any update."""
-        values = [value for group in self.values.values() for value in group]
-        # a sum in sorted order is the same however the parts were merged
-        return math.fsum(values) / len(values) if values else math.nan
-
-
-class Presence:
-    """Answers to "is it there at all": how often an absent name gets a mask, and Matthews' correlation of the decision."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros((2, 2), dtype=np.int64)  # truth x answer
-        self.absent = 0
-        self.masked = 0
-
-    def update(self, truth: bool, answer: bool, share: float, *, tolerated: float = 0.01) -> Presence:
-        """``share``: part of the photo that the mask covers; more than ``tolerated`` on an absent name is a false mask."""
-        self.counts[int(truth), int(answer)] += 1
-        if not truth:
-            self.absent += 1
-            self.masked += share > tolerated
-        return self
-
-    def merge(self, other: Presence) -> Presence:
-        self.counts += other.counts
-        self.absent += other.absent
-        self.masked += other.masked
-        return self
-
-    def false_masks(self) -> float:
-        """Share of absent names with a mask, 0..1, or NaN without any absent name."""
-        return self.masked / self.absent if self.absent else math.nan
-
-    def matthews(self) -> float:
-        """-1..1; 0 where a row or column of the table is empty."""
-        (tn, fp), (fn, tp) = self.counts.astype(float)
-        scale = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-        return (tp * tn - fp * fn) / scale if scale else 0.0
+    def compute(self) -> PairIoUResult:
+        """NaN before any update."""
+        pairs = sum(self.pairs.values())
+        per_class = {name: float(self.sums[name] / self.pairs[name]) for name in in_order(self.pairs)}
+        whole = float(sum(self.sums.values(), Fraction(0)) / pairs) if pairs else float("nan")
+        return PairIoUResult(whole, per_class, pairs, self.absent)

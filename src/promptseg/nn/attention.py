@@ -1,10 +1,11 @@
-"""Transformer blocks: CLIP's pre-norm block with quick-GELU and torch's classic post-norm block with ReLU.
+"""Transformer blocks: CLIP's pre-norm block with quick-GELU (timm's has GELU) and torch's classic post-norm block with ReLU.
 
 Sequences are (B, T, C). Attention is fused unless somebody asks for its weights or scales its logits by a mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,20 +43,26 @@ class AttentionMask:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with fused projections: rows of ``qkv`` are queries, keys, values."""
+    """Multi-head self-attention with fused projections: rows of ``qkv`` are queries, keys, values.
+
+    It starts as torch's `MultiheadAttention` does.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
+        """x (B, T, C) -> (B, T, C); ``dropout`` is the share of attention weights that are left out."""
         q, k, v = self._split(x)
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not causal:
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not causal and not dropout:
             return self._join(_apart(q, k, v))
-        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout))
 
     def with_weights(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same without fusion, the logits times ``factors`` (B * heads, T, T); also the weights, (B * heads, T, T), b0h0, b0h1, ..."""
@@ -108,23 +115,36 @@ class QuickGeluMlp(Mlp):
         return torch.addmm(self.down.bias, hidden, self.down.weight.T, alpha=1 / QUICK_GELU).view(x.shape)
 
 
+class GeluMlp(Mlp):
+    """width -> 4 width -> width through GELU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., width) -> the same."""
+        result: Tensor = self.down(F.gelu(self.up(x)))
+        return result
+
+
 class ReluMlp(Mlp):
     """width -> hidden -> width through ReLU."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.down(F.relu(self.up(x), inplace=True))
+    def forward(self, x: Tensor, *, dropout: float = 0.0) -> Tensor:
+        """x (..., width) -> the same; ``dropout`` is the share of hidden values that are left out."""
+        result: Tensor = self.down(_drop(F.relu(self.up(x), inplace=True), dropout))
         return result
 
 
 class PreNormBlock(nn.Module):
-    """CLIP's residual block: x + attn(norm1 x), then x + mlp(norm2 x)."""
+    """The residual block of CLIP, and with plain GELU that of timm's transformers: x + attn(norm1 x), then x + mlp(norm2 x)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, mlp: Callable[[int], Mlp] = QuickGeluMlp, eps: float = 1e-5) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width, eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = QuickGeluMlp(width)
+        self.norm2 = nn.LayerNorm(width, eps)
+        self.mlp = mlp(width)
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
@@ -140,10 +160,14 @@ class PreNormBlock(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """torch's `TransformerEncoderLayer` with its defaults: norm1(x + attn x), then norm2(x + mlp x)."""
+    """torch's `TransformerEncoderLayer` with its defaults: norm1(x + attn x), then norm2(x + mlp x).
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    In training mode ``dropout`` acts where torch's does: on attention weights, on hidden values, and on both branches' ends.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.attn = Attention(width, heads)
         self.mlp = ReluMlp(width, hidden)
         self.norm1 = nn.LayerNorm(width)
@@ -151,6 +175,11 @@ class PostNormBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
-        x = self.norm1(x + self.attn(x))
-        result: Tensor = self.norm2(x + self.mlp(x))
+        share = self.dropout if self.training else 0.0
+        x = self.norm1(x + _drop(self.attn(x, dropout=share), share))
+        result: Tensor = self.norm2(x + _drop(self.mlp(x, dropout=share), share))
         return result
+
+
+def _drop(x: Tensor, share: float) -> Tensor:
+    return F.dropout(x, share) if share else x

@@ -153,11 +153,14 @@ class TextTower(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both towers and the scale of their similarity: `image`, `text`, `logit_scale`."""
+    """Both towers and the scale of their similarity: `image`, `text`, `logit_scale`.
 
-    def __init__(self, image: ClipVisionConfig, text: ClipTextConfig) -> None:
+    ``image``: sizes of CLIP's own tower, or another tower that is asked and answers as `ImageTower`.
+    """
+
+    def __init__(self, image: ClipVisionConfig | nn.Module, text: ClipTextConfig) -> None:
         super().__init__()
-        self.image = ImageTower(image)
+        self.image = ImageTower(image) if isinstance(image, ClipVisionConfig) else cast(ImageTower, image)
         self.text = TextTower(text)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())  # CLIP paper, section 2.5; a loaded checkpoint brings its own
 

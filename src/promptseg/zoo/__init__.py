@@ -1,7 +1,7 @@
 """The catalogue of models and everything between a stranger's weight file and a ready network. Importing it imports no torch.
 
 cards(), card(name), config(name)              what there is
-weights(name), here(name), pull(name)          where the weights are, and getting them
+weights(name), here(name), size_on_disk(name), pull(name)        where the weights are, and getting them
 load(name_or_path, card=None)                  a network and its card
 from_official(card, *state_dicts), to_official(model, layout)    published tensor names, both ways, strictly
 convert(files, card, output), save_folder, load_folder           our folder format
@@ -14,7 +14,7 @@ from __future__ import annotations
 from .catalogue import card, cards, config
 from .checkpoints import convert, from_official, load_files, load_folder, save_folder, to_official
 from .hub import pull
-from .locations import here, how_to_get, load, own_folder, weights
+from .locations import here, how_to_get, load, own_folder, size_on_disk, weights
 from .reading import read_weights
 from .verification import Check, Verification, verify
 
@@ -35,6 +35,7 @@ __all__ = [
     "pull",
     "read_weights",
     "save_folder",
+    "size_on_disk",
     "to_official",
     "verify",
     "weights",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from shutil import copymode
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..contracts import Card, Rule
@@ -73,6 +75,8 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str) -> Pat
     unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
     packed = getattr(family(about["family"]), "pack", dict)(model.state_dict())
     save_file({name: tensor.detach().contiguous() for name, tensor in packed.items()}, unfinished, {"format": "pt"})
+    with suppress(OSError):  # a file system without modes
+        copymode(folder / CONFIG_FILE, unfinished)  # the library's own is for the owner's eyes only
     unfinished.replace(folder / WEIGHTS_FILE)
     return folder
 
@@ -129,10 +133,11 @@ def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
     try:
         return from_official(card, *map(read_weights, paths))
     except WeightsError as error:
-        companions = _companions(find_card(card), paths)
-        if error.missing and not companions:
-            sets = "; or ".join(" and ".join(published.files) for published in find_card(card).published)
-            error.args = (f"{error} {card} is published as {sets or 'no files'}.",)
+        entry = find_card(card)
+        companions = _companions(entry, paths)
+        if error.missing and not companions and entry.published:
+            sets = "; or ".join(" and ".join(published.files) for published in entry.published)
+            error.args = (f"{error} {card} is published as {sets}.",)
         if not error.missing or not companions:
             raise
         return from_official(card, *map(read_weights, companions))

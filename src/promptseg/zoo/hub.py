@@ -12,7 +12,8 @@ from ..errors import WeightsError, WeightsNotFound
 from .catalogue import card as find_card
 from .locations import here, how_to_get, weights
 
-NO_NETWORK = "there is no network, or HF_HUB_OFFLINE is set."
+CONNECT_S = 3.0  # for each address of the Hub; a reply may take longer
+UNREACHABLE = {"ConnectError", "ConnectTimeout", "ConnectionError"}  # what httpx and requests, of which the client uses one, call it
 
 
 def pull(name: str, *, force: bool = False) -> tuple[Path, ...]:
@@ -36,31 +37,61 @@ def pull(name: str, *, force: bool = False) -> tuple[Path, ...]:
                 return tuple(_fetch(published, file, force) for file in published.files)
             except WeightsNotFound as error:
                 reasons.append(str(error))
-                if str(error) == NO_NETWORK:
-                    break  # the client has tried for half a minute; the next file would be no nearer
+                if isinstance(error, _UnreachableError):
+                    break  # the next file would be no nearer
     reason = f"Could not download: {'; '.join(dict.fromkeys(reasons))} " if reasons else ""
     raise WeightsNotFound(f"{reason}{how_to_get(entry)}")
+
+
+class _UnreachableError(WeightsNotFound):
+    """There is no way to the Hub at all."""
 
 
 def _fetch(published: Published, file: str, force: bool) -> Path:
     """One file of a repository, checked.
 
     Raises:
-        WeightsNotFound: it cannot be had; the message is the client's first line.
+        WeightsNotFound: it cannot be had; the message says why.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     assert published.hub is not None
     transport: type[Exception] = HfHubHTTPError.__bases__[0]  # the base error of the HTTP library that the client uses, whichever it is
+    _knock(published.hub, file)
     try:
         path = Path(hf_hub_download(published.hub, file, force_download=force))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise WeightsNotFound(NO_NETWORK) from None
+        raise _UnreachableError("there is no network, or HF_HUB_OFFLINE is set.") from None
     except (transport, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise WeightsNotFound(f"{published.hub}/{file}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}") from None
+        raise WeightsNotFound(f"{published.hub}/{file}: {_first_line(error)}") from None
     check(path, published.sha256)
     return path
+
+
+def _knock(repository: str, file: str) -> None:
+    """Ask for a file's head once: the client's own functions try for half a minute where there is no network.
+
+    Any reply is a reply, and one that is late is left to the download, too, which is more patient.
+
+    Raises:
+        WeightsNotFound: no connection could be made, or none is wanted.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(hf_hub_url(repository, file), timeout=CONNECT_S)
+    except OfflineModeIsEnabled:
+        raise _UnreachableError("HF_HUB_OFFLINE is set.") from None
+    except Exception as error:
+        if not UNREACHABLE.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+            raise _UnreachableError(f"the Hub cannot be reached ({_first_line(error)}).") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def check(path: Path, known: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from ..devices import cache_folder
 from ..errors import ConfigError, UnknownModel, WeightsNotFound
 from .catalogue import card as find_card
 from .catalogue import cards
-from .checkpoints import is_folder, load_files, load_folder
+from .checkpoints import WEIGHTS_FILE, is_folder, load_files, load_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +80,17 @@ def here(name: str) -> bool:
         return False
 
 
+def size_on_disk(name: str) -> int | None:
+    """Bytes of the weight files of a card that are on this machine; None where they are not.
+
+    Raises:
+        UnknownModel: no such card.
+    """
+    if not here(name):
+        return None
+    return sum((path / WEIGHTS_FILE if path.is_dir() else path).stat().st_size for path in weights(name))
+
+
 def own_folder(name: str) -> Path:
     """Where a card's weights may be put by hand, and where ``promptseg convert`` puts them when it is not told otherwise."""
     return cache_folder() / "models" / name
@@ -112,7 +123,7 @@ def _places(entry: Card) -> list[tuple[Path, ...]]:
         home = Path(str(models.family(entry.family).__file__)).parent
         places.append((home / "weights",))
     folder = own_folder(entry.name)
-    if is_folder(folder):
+    if is_folder(folder) and (folder / WEIGHTS_FILE).is_file():
         places.append((folder,))
     places += [tuple(folder / name for name in published.files) for published in entry.published]
     places += [found for published in entry.published if (found := in_hub_cache(published))]

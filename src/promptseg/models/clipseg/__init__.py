@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .cards import CARDS
-from .config import ClipSegConfig
+from .config import ClipDeconvConfig, ClipSegConfig, VitConfig
 from .keys import LAYOUTS, PARTS
 
 if TYPE_CHECKING:
     from .network import Model
 
-__all__ = ["CARDS", "LAYOUTS", "PARTS", "ClipSegConfig", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "PARTS", "ClipDeconvConfig", "ClipSegConfig", "Model", "VitConfig"]
 
 
 def __getattr__(name: str) -> Any:

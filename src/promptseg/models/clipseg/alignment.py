@@ -108,7 +108,7 @@ def _embed_names(model: Clip, names: list[str]) -> Tensor:
 
 def _shown(model: Clip, photo: NDArray[np.uint8], mask: NDArray[np.bool_], variants: Mapping[str, Any]) -> Tensor:
     """Embeddings (1 + variants, E) of the photo and of the photo marked in every way, of unit length."""
-    weight = model.image.projection
+    weight = model.text.projection
     pixels = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
     image = F.interpolate(normalise(pixels[0])[None], (PHOTO, PHOTO), mode="bilinear")[0]
     region = F.interpolate(torch.tensor(mask)[None, None].float(), (PHOTO, PHOTO), mode="nearest")[0, 0]

@@ -1,11 +1,15 @@
-"""The published CLIPSeg models (repository timojl/clipseg, `weights.zip`; CIDAS on the Hugging Face Hub)."""
+"""The published CLIPSeg models (repository timojl/clipseg, `weights.zip`; CIDAS on the Hugging Face Hub) and the paper's two baselines.
+
+Nobody has published weights of the baselines: their cards are for training them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...contracts import Card, Published
-from .config import ClipSegConfig
+from .config import VIT_B16_384, ClipDeconvConfig, ClipSegConfig
 
 _ARCHIVE = "https://owncloud.gwdg.de/index.php/s/ioHbRzFx6th32hn/download"
 _CLIP = "https://github.com/openai/CLIP (ViT-B/16, the file of clip/clip.py)"
@@ -46,6 +50,13 @@ def _card(name: str, summary: str, decoder: str, hub: str, config: ClipSegConfig
     )
 
 
+def _baseline(
+    name: str, summary: str, config: ClipSegConfig | ClipDeconvConfig, parameters: int, threshold: float, metrics: Mapping[str, float]
+) -> Card:
+    card = _card(name, f"{summary}; its weights are not published", "", "", ClipSegConfig(), parameters, metrics)
+    return replace(card, config=config, weights_license="none published", threshold=threshold, published=())
+
+
 CARDS: tuple[Card, ...] = (
     _card(
         "clipseg-rd64",
@@ -84,5 +95,29 @@ CARDS: tuple[Card, ...] = (
         ClipSegConfig(refined=True),
         parameters=150_747_746,
         metrics={},
+    ),
+    _baseline(
+        "clip-deconv",
+        "CLIPSeg's baseline without a transformer in its decoder",
+        ClipDeconvConfig(),
+        parameters=149_760_322,
+        threshold=0.3,  # t of table 1
+        metrics={  # paper: "CLIP-Deconv" of table 1 (PhraseCut); its Pascal-5i and zero-shot rows were trained on PhraseCut+
+            "phrasecut/text/mIoU": 0.377,
+            "phrasecut/text/IoU_FG": 0.495,
+            "phrasecut/text/AP": 0.712,
+        },
+    ),
+    _baseline(
+        "vitseg",
+        "CLIPSeg's baseline with an image tower that has only seen ImageNet",
+        ClipSegConfig(image=VIT_B16_384, taps=(3, 7, 9)),
+        parameters=150_985_474,
+        threshold=0.1,  # t of "ViTSeg (PC+)" in table 1
+        metrics={  # paper: "ViTSeg (PC+)" of table 1
+            "phrasecut/text/mIoU": 0.284,
+            "phrasecut/text/IoU_FG": 0.354,
+            "phrasecut/text/AP": 0.583,
+        },
     ),
 )

@@ -5,16 +5,18 @@ What does not depend on the prompt happens once per image: the reductions of all
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...contracts import Size
 from ...nn.attention import PostNormBlock
-from .config import ClipSegConfig
+from .config import ClipDeconvConfig, ClipSegConfig, VitConfig
 
 HIDDEN_BYTES = {"cpu": 8 * 2**20}  # of the widest temporary, so that it stays in the cache; other devices want large products
 HIDDEN_BYTES_ELSEWHERE = 512 * 2**20
@@ -26,59 +28,98 @@ class ClipSegImage:
 
     reduced: tuple[Tensor, ...]
     grid: tuple[int, int]
-    size: tuple[int, int]
+    size: Size
 
 
-class Decoder(nn.Module):
-    """Reduced activations and conditions -> one logit map per condition."""
+class FilmDecoder(nn.Module, ABC):
+    """Reduced activations and conditions -> one logit map per condition; how, is said by the four methods below `forward`.
 
-    def __init__(self, config: ClipSegConfig) -> None:
+    Args:
+        widest: values per token of the widest temporary, which decides how many prompts lie in memory together.
+    """
+
+    head: PlainHead | RefinedHead
+
+    def __init__(self, config: ClipSegConfig | ClipDeconvConfig, widest: int) -> None:
         super().__init__()
-        self.config = config
-        width, condition = config.reduce_dim, config.condition_dim
+        self.widest = widest
+        self.reduce_cond: nn.Linear | None = None
+        self.shift_vector: nn.Parameter | None = None  # added to texts
+        condition = config.image.embed
         if config.reduce_cond is not None:
-            self.reduce_cond = nn.Linear(config.image.embed, condition).requires_grad_(False)
-        if config.fix_shift:
-            self.shift_vector = nn.Parameter(torch.zeros(config.image.embed), requires_grad=False)
-        self.film_mul = nn.Linear(condition, width)
-        self.film_add = nn.Linear(condition, width)
-        self.reduces = nn.ModuleList(nn.Linear(config.image.width, width) for _ in config.taps)
-        self.blocks = nn.ModuleList(PostNormBlock(width, config.heads, config.hidden) for _ in config.taps)
-        self.extra_blocks = nn.ModuleList(PostNormBlock(width, config.heads, config.hidden) for _ in range(config.extra_blocks))
-        self.head = RefinedHead(width, config.kernel) if config.refined else PlainHead(width, config.kernel)
-
-    def reduce(self, activations: dict[int, Tensor]) -> tuple[Tensor, ...]:
-        """Activations of the tapped blocks (B, T, C) -> (B, T, reduce_dim) each, deepest first unless ``reverse_taps``."""
-        order = sorted(activations, reverse=not self.config.reverse_taps)
-        return tuple(reduce(activations[tap]) for reduce, tap in zip(self.reduces, order, strict=True))
+            self.reduce_cond = nn.Linear(condition, config.reduce_cond).requires_grad_(False)
+            condition = config.reduce_cond
+        self.film_mul = nn.Linear(condition, config.reduce_dim)
+        self.film_add = nn.Linear(condition, config.reduce_dim)
 
     def condition(self, raw: Tensor) -> Tensor:
         """Conditions (N, E) as the towers give them -> what FiLM reads."""
-        return self.reduce_cond(raw) if self.config.reduce_cond is not None else raw
+        return raw if self.reduce_cond is None else self.reduce_cond(raw)
 
     def forward(self, image: ClipSegImage, condition: Tensor) -> Tensor:
         """Raw conditions (N, E), or each image's own (B, N, E) -> logits (B, N, h, w), float32."""
         c = self.condition(condition if condition.dim() == 3 else condition[None])  # (1 or B, N, .)
         mul, add = self.film_mul(c)[:, :, None], self.film_add(c)[:, :, None]  # (1 or B, N, 1, D)
-        shared = self._before_film(image.reduced)
+        shared = self.before_film(image.reduced)
         B, T, _ = shared.shape
         logits = shared.new_empty(B, c.shape[1], *self.head.size(image.grid), dtype=torch.float32)
         step = self._prompts_at_once(B * T, shared)
         for start in range(0, c.shape[1], step):
             part = slice(start, start + step)
             conditioned = shared[:, None] * mul[:, part] + add[:, part]  # (B, n, T, D)
-            x = self._after_film(conditioned.flatten(0, 1), image.reduced, B)
+            x = self.after_film(conditioned.flatten(0, 1), image.reduced, B)
             self.head(x[:, 1:], image.grid, logits[:, part])
-        return self._to_input(logits, image.size)
+        return self.to_input(logits, image.size)
 
-    def _before_film(self, reduced: Sequence[Tensor]) -> Tensor:
+    @abstractmethod
+    def reduce(self, activations: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        """Activations of the tapped blocks (B, T, C) -> (B, T, reduce_dim) each, in the decoder's order."""
+
+    def before_film(self, reduced: Sequence[Tensor]) -> Tensor:
+        """What FiLM acts on, the same for every prompt (B, T, reduce_dim)."""
+        return reduced[0]
+
+    @abstractmethod
+    def after_film(self, x: Tensor, reduced: Sequence[Tensor], images: int) -> Tensor:
+        """Conditioned tokens (B * n, T, reduce_dim) -> what the head reads, of the same shape."""
+
+    def to_input(self, logits: Tensor, size: Size) -> Tensor:
+        """Logits (B, N, h, w) at the head's resolution -> as they are given back for an input of ``size``."""
+        return logits
+
+    def _prompts_at_once(self, tokens: int, like: Tensor) -> int:
+        room = HIDDEN_BYTES.get(like.device.type, HIDDEN_BYTES_ELSEWHERE)
+        return max(1, room // (tokens * self.widest * like.element_size()))
+
+
+class Decoder(FilmDecoder):
+    """CLIPSeg's: a transformer block per tap, with FiLM in front of one of them."""
+
+    def __init__(self, config: ClipSegConfig) -> None:
+        super().__init__(config, widest=config.hidden)
+        self.config = config
+        width = config.reduce_dim
+        if config.fix_shift:
+            self.shift_vector = nn.Parameter(torch.zeros(config.image.embed), requires_grad=False)
+        self.reduces = nn.ModuleList(nn.Linear(config.image.width, width) for _ in config.taps)
+        self.blocks = nn.ModuleList(_block(config) for _ in config.taps)
+        self.extra_blocks = nn.ModuleList(_block(config) for _ in range(config.extra_blocks))
+        self.head = RefinedHead(width, config.kernel) if config.refined else PlainHead(width, config.kernel)
+
+    def reduce(self, activations: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        """Deepest tap first unless ``reverse_taps``."""
+        order = sorted(activations, reverse=not self.config.reverse_taps)
+        return tuple(reduce(activations[tap]) for reduce, tap in zip(self.reduces, order, strict=True))
+
+    def before_film(self, reduced: Sequence[Tensor]) -> Tensor:
+        """The blocks in front of ``cond_layer``."""
         x = reduced[0]
         for index in range(self.config.cond_layer):
             x = self.blocks[index](x) + reduced[index + 1]
         return x
 
-    def _after_film(self, x: Tensor, reduced: Sequence[Tensor], images: int) -> Tensor:
-        """x (B * n, T, D), just conditioned -> the last block's output."""
+    def after_film(self, x: Tensor, reduced: Sequence[Tensor], images: int) -> Tensor:
+        """The other blocks, each after the first with its tap added."""
         first = self.config.cond_layer
         x = self.blocks[first](x)
         for index in range(first + 1, len(reduced)):
@@ -88,25 +129,35 @@ class Decoder(nn.Module):
             x = x + block(x)
         return x
 
-    def _prompts_at_once(self, tokens: int, like: Tensor) -> int:
-        room = HIDDEN_BYTES.get(like.device.type, HIDDEN_BYTES_ELSEWHERE)
-        return max(1, room // (tokens * self.config.hidden * like.element_size()))
-
-    def _to_input(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        if self.config.n_tokens is None or not logits.shape[1]:
+    def to_input(self, logits: Tensor, size: Size) -> Tensor:
+        """Resized to the input by ``n_tokens``, and in ViTSeg, whose tower has seen the image at a size of its own."""
+        if isinstance(self.config.image, VitConfig):
+            how: dict[str, Any] = {"mode": "nearest"}
+        elif self.config.n_tokens is not None:
+            how = {"mode": "bilinear", "align_corners": True}
+        else:
             return logits
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+        return F.interpolate(logits, size=size, **how) if logits.shape[1] else logits.new_empty(len(logits), 0, *size)
+
+
+def _block(config: ClipSegConfig) -> PostNormBlock:
+    return PostNormBlock(config.reduce_dim, config.heads, config.hidden, config.dropout)
 
 
 class Expand(nn.Module):
-    """A transposed convolution whose stride is its kernel, so that every token becomes its own patch: one matrix product."""
+    """A transposed convolution whose stride is its kernel, so that every token becomes its own patch: one matrix product.
+
+    It starts as torch's `ConvTranspose2d` does.
+    """
 
     def __init__(self, width: int, channels: int, kernel: int) -> None:
         super().__init__()
         self.kernel = kernel
         self.weight = nn.Parameter(torch.empty(width, channels, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.bias = nn.Parameter(torch.empty(channels))
+        bound = (channels * kernel**2) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
 
     def patches(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., kernel, kernel, channels)."""

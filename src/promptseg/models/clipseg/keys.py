@@ -1,7 +1,8 @@
 """How the tensors of published CLIPSeg checkpoints (`weights.zip` of the repository, CIDAS on the Hub) map to ours.
 
 ``official`` is the state dict of the published class, with CLIP inside it. ``files`` is what people have instead: a decoder file and CLIP's
-own file. ``hf`` is transformers' `CLIPSegForImageSegmentation`.
+own file. ``hf`` is transformers' `CLIPSegForImageSegmentation`. Nobody published weights of the baselines CLIP-Deconv and ViTSeg; their
+names are those that the published classes give.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from ...contracts import Drop, Rename, Rule
 from ...nn.clip_keys import hf_blocks, hf_image, hf_text, openai_image, openai_text
 
-_DEAD_REDUCE = Drop("reduce.{rest}", reason="defined by the base class, never used by the published forward pass")
+_DEAD_REDUCE = Drop("reduce.{rest}", reason="defined by the base class, never used by CLIPSeg's published forward pass")
 
 
 def _decoder_blocks(blocks: str) -> tuple[Rule, ...]:
@@ -36,6 +37,24 @@ DECODER: tuple[Rule, ...] = (
     *_decoder_blocks("extra_blocks"),
     Rename("reduce_cond.{rest}", "decoder.reduce_cond.{rest}"),
     Rename("shift_vector", "decoder.shift_vector"),
+    # CLIP-Deconv; its parameters claim the names that are dropped above where it is the network to be filled
+    Rename("reduce.{rest}", "decoder.reduction.{rest}"),
+    Rename("reduce2.0.{rest}", "decoder.mlp.up.{rest}"),
+    Rename("reduce2.2.{rest}", "decoder.mlp.down.{rest}"),
+)
+
+# timm's vision transformer, the image tower of ViTSeg.
+VIT: tuple[Rule, ...] = (
+    Rename("model.cls_token", "image.class_token"),
+    Rename("model.pos_embed", "image.position_table"),
+    Rename("model.patch_embed.proj.{rest}", "image.patches.{rest}"),
+    Rename("model.blocks.{i}.norm{j}.{rest}", "image.layers.{i}.norm{j}.{rest}"),
+    Rename("model.blocks.{i}.attn.qkv.{rest}", "image.layers.{i}.attn.qkv.{rest}"),
+    Rename("model.blocks.{i}.attn.proj.{rest}", "image.layers.{i}.attn.out.{rest}"),
+    Rename("model.blocks.{i}.mlp.fc1.{rest}", "image.layers.{i}.mlp.up.{rest}"),
+    Rename("model.blocks.{i}.mlp.fc2.{rest}", "image.layers.{i}.mlp.down.{rest}"),
+    Rename("model.norm.{rest}", "image.norm.{rest}"),
+    Rename("model.head.{rest}", "image.head.{rest}"),
 )
 
 CLIP_FILE: tuple[Rule, ...] = (
@@ -47,11 +66,20 @@ CLIP_FILE: tuple[Rule, ...] = (
     ),
 )
 
+
+def _hf_clip(prefix: str) -> tuple[Rule, ...]:
+    """transformers' `CLIPModel`."""
+    counting = "0, 1, 2, ..., written by older versions of transformers"
+    return (
+        *hf_image(prefix),
+        *hf_text(prefix),
+        Drop(f"{prefix}text_model.embeddings.position_ids", counting),
+        Drop(f"{prefix}vision_model.embeddings.position_ids", counting),
+    )
+
+
 HF: tuple[Rule, ...] = (
-    *hf_image("clip."),
-    *hf_text("clip."),
-    Drop("clip.text_model.embeddings.position_ids", reason="0, 1, 2, ..., written by older versions of transformers"),
-    Drop("clip.vision_model.embeddings.position_ids", reason="0, 1, 2, ..., written by older versions of transformers"),
+    *_hf_clip("clip."),
     Rename("decoder.film_mul.{rest}", "decoder.film_mul.{rest}"),
     Rename("decoder.film_add.{rest}", "decoder.film_add.{rest}"),
     Rename("decoder.reduces.{i}.{rest}", "decoder.reduces.{i}.{rest}"),
@@ -63,7 +91,12 @@ LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
     "official": (
         *openai_image("model."),
         *openai_text("clip_model."),
-        Drop("clip_model.visual.{rest}", reason="the image tower, registered a second time", same_as="model.{rest}"),
+        *(
+            Drop(rule.theirs.replace("model.", "clip_model.visual.", 1), "the image tower, registered a second time", same_as=rule.theirs)
+            for rule in openai_image("model.")
+            if isinstance(rule, Rename)
+        ),
+        *VIT,
         *DECODER,
     ),
     "files": (*CLIP_FILE, *DECODER),
@@ -72,3 +105,16 @@ LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
 
 # The two files of "files", each alone: what `zoo.to_official` writes of a network.
 PARTS: Mapping[str, tuple[Rule, ...]] = {"decoder": DECODER, "clip": CLIP_FILE}
+
+# timm's own file of ViTSeg's tower.
+_VIT_FILE: tuple[Rule, ...] = (
+    Drop("head.{rest}", "the classes of ImageNet; ViTSeg has a random projection in their place"),
+    *(Rename(rule.theirs.removeprefix("model."), rule.ours) for rule in VIT if isinstance(rule, Rename)),
+)
+_UNUSED = "CLIP's image tower, which ViTSeg does without"  # a network that needs it claims its names all the same
+
+# What training starts from: the towers alone, as CLIP and timm published them.
+TOWERS: Mapping[str, tuple[Rule, ...]] = {
+    "openai": (Drop("visual.{rest}", _UNUSED), *CLIP_FILE, *_VIT_FILE),
+    "hf": (Drop("vision_model.{rest}", _UNUSED), Drop("visual_projection.{rest}", _UNUSED), *_hf_clip(""), *_VIT_FILE),
+}

@@ -23,12 +23,13 @@ from ...errors import PromptError
 from ...nn import views as shared_views
 from ...nn.attention import AttentionMask
 from ...nn.clip import Clip, ImageTokens
-from ...nn.conversion import load_official
+from ...nn.conversion import detect, from_official, join, load_official, shapes_of
 from ...prompts import Blend, Exemplar, Prompt, Text
 from ...tokenizers import clip as clip_tokenizer
-from .config import ClipSegConfig
+from .baselines import DeconvDecoder, VitTower
+from .config import ClipDeconvConfig, ClipSegConfig, VitConfig
 from .decoder import ClipSegImage, Decoder
-from .keys import LAYOUTS
+from .keys import LAYOUTS, TOWERS
 from .prompts import AttentionTechnique, technique
 from .visual import normalise
 
@@ -36,16 +37,20 @@ EXEMPLARS_AT_ONCE = 8  # shown to the image tower together
 
 
 class Model(Clip):
-    """See `contracts.Network` for the protocol, `ClipSegConfig` for the variants."""
+    """See `contracts.Network` for the protocol, `ClipSegConfig` for the variants, `baselines` for CLIP-Deconv and ViTSeg.
 
-    def __init__(self, config: ClipSegConfig) -> None:
-        super().__init__(config.image, config.text)
-        self.requires_grad_(False)  # CLIP stays as it is; the decoder is what is trained
+    What is trained requires gradients: the decoder alone; in ViTSeg CLIP's text tower too, which its published code does not freeze.
+    """
+
+    def __init__(self, config: ClipSegConfig | ClipDeconvConfig) -> None:
+        super().__init__(VitTower(config.image) if isinstance(config.image, VitConfig) else config.image, config.text)
+        self.requires_grad_(isinstance(config.image, VitConfig))
+        self.image.requires_grad_(False)
         self.config = config
-        self.decoder = Decoder(config)
+        self.decoder = DeconvDecoder(config) if isinstance(config, ClipDeconvConfig) else Decoder(config)
 
     @classmethod
-    def from_official(cls, config: ClipSegConfig, *state_dicts: Mapping[str, Tensor]) -> Model:
+    def from_official(cls, config: ClipSegConfig | ClipDeconvConfig, *state_dicts: Mapping[str, Tensor]) -> Model:
         """The network with published weights: one full state dict, CLIP's and the decoder's, or transformers' layout.
 
         Raises:
@@ -56,6 +61,23 @@ class Model(Clip):
         model.to_empty(device="cpu")
         load_official(model, LAYOUTS, *state_dicts)
         return model.eval()
+
+    @classmethod
+    def from_clip(cls, config: ClipSegConfig | ClipDeconvConfig, *state_dicts: Mapping[str, Tensor]) -> Model:
+        """What training starts from: published towers, and a decoder of random weights, in training mode.
+
+        Args:
+            state_dicts: CLIP's weights, OpenAI's or transformers'; for ViTSeg timm's too.
+
+        Raises:
+            WeightsError: as `from_official`.
+        """
+        model = cls(config)
+        expected = {name: shape for name, shape in shapes_of(model).items() if not name.startswith(("decoder.", "image.head."))}
+        theirs = join(*state_dicts)
+        towers = from_official(TOWERS[detect(TOWERS, theirs, expected)], theirs, expected)
+        model.load_state_dict(towers, strict=False)
+        return model
 
     # --- the three questions ------------------------------------------------------------------------------------------------------------
 
@@ -107,7 +129,7 @@ class Model(Clip):
         """Phrases, verbatim -> conditions (N, E)."""
         ids = clip_tokenizer()(phrases, self.config.text.context).to(self.text.projection.device)
         embeddings: Tensor = self.text(ids)
-        return embeddings + self.decoder.shift_vector if self.config.fix_shift else embeddings
+        return embeddings if self.decoder.shift_vector is None else embeddings + self.decoder.shift_vector
 
     def embed_images(self, pixel_values: Tensor, mask: AttentionMask | None = None) -> Tensor:
         """Normalised pixels (B, 3, H, W), attention optionally restricted by masks -> conditions (B, E)."""

@@ -1,12 +1,11 @@
-"""Names of the ways in which CLIPSeg shows an example, and the wordings in which it says a phrase."""
+"""Names of the ways in which CLIPSeg shows an example."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from ...errors import PromptError, nearest
@@ -54,23 +53,6 @@ TECHNIQUES: Mapping[str, Technique] = {
     "attention_all": AttentionTechnique("all"),
 }
 
-TEMPLATE_SETS: Mapping[str, tuple[str, ...]] = {
-    "plain": ("{}",),
-    "fixed": ("a photo of a {}.",),
-    "shuffle": ("a photo of a {}.", "a photograph of a {}.", "an image of a {}.", "{}."),
-    "shuffle+": (
-        "a photo of a {}.",
-        "a photograph of a {}.",
-        "an image of a {}.",
-        "{}.",
-        "a cropped photo of a {}.",
-        "a good photo of a {}.",
-        "a photo of one {}.",
-        "a bad photo of a {}.",
-        "a photo of the {}.",
-    ),
-}
-
 
 def technique(name: str, layers: int) -> Technique:
     """The technique of a name; ``attention_cls@11`` restricts attention in one block only, of ``layers``, counted from 0.
@@ -91,9 +73,3 @@ def technique(name: str, layers: int) -> Technique:
     if not block.isdecimal() or int(block) >= layers:
         raise PromptError(f"{name!r} names no block of the image tower, which has {layers}: use {base}@0 to {base}@{layers - 1}.")
     return AttentionTechnique(found.kind, (int(block),))
-
-
-def sample_wordings(phrases: Sequence[str], templates: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Each phrase in a template drawn with replacement, and the templates' indices; from torch's global generator, as published."""
-    indices = torch.multinomial(torch.ones(len(templates)), len(phrases), replacement=True).tolist() if phrases else []
-    return [templates[index].format(phrase) for index, phrase in zip(indices, phrases, strict=True)], indices

@@ -1,11 +1,11 @@
 """Training batches of `pocket`: crops and colours, pasted instances, and the prompts of each photo.
 
-Every random choice of an example comes from a generator seeded by its number, so a run continues after an interruption exactly as it would
-have.
+Every random choice of step i comes from a generator seeded by (seed, i), so a run continues after an interruption exactly as it would have.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,12 +54,18 @@ class Batch:
 
 
 class Examples:
-    """Makes the example of any number. ``weights``: how often each source is drawn, relative to its number of photos."""
+    """Makes the example of any number, step by step: at first rare names often, from step ``common_from`` on as people ask.
+
+    ``weights``: how often a photo of each source is drawn at first, relative to others and before rare names count. ``shares``: of each
+    source among the photos drawn later.
+    """
 
     def __init__(
         self,
         photos: Sequence[TrainingPhoto],
         weights: Mapping[str, float],
+        shares: Mapping[str, float],
+        common_from: int,
         vectors: Mapping[str, Tensor],
         *,
         size: int,
@@ -70,22 +76,37 @@ class Examples:
     ) -> None:
         self.photos, self.ask = photos, Asking(photos, vectors, prompts)
         self.size, self.batch_size, self.paste, self.seed = size, batch_size, paste, seed
-        self.chances = np.array([weights.get(photo.source, 1.0) for photo in photos])
+        self.common_from = common_from
         self.donors = [(i, m) for i, photo in enumerate(photos) if photo.source == "coco" for m, name in enumerate(photo.names)
                        if name not in COMPOSED and 0.02 < photo.masks[m].float().mean() < 0.5]  # fmt: skip
         # a photo of a rare class is drawn more often: by the rarest of its names, to the power of a third
         rarity = np.array([max((50 / self.ask.counts[name] for name in photo.names), default=1.0) for photo in photos])
-        self.chances *= np.clip(rarity, 0.3, 10) ** (1 / 3)
-        self.chances /= self.chances.sum()
-
-    def photo(self, number: int) -> TrainingPhoto:
-        """Which photo an example shows; the photos of one step differ."""
-        step, place = divmod(number, self.batch_size)
-        chosen = np.random.default_rng((self.seed, step)).choice(len(self.photos), self.batch_size, replace=False, p=self.chances)
-        return self.photos[int(chosen[place])]
+        first = np.array([weights.get(photo.source, 1.0) for photo in photos]) * np.clip(rarity, 0.3, 10) ** (1 / 3)
+        sizes = Counter(photo.source for photo in photos)
+        later = np.array([shares.get(photo.source, 1.0) / sizes[photo.source] for photo in photos])
+        self.chances = (first / first.sum(), later / later.sum())
+        self._step: tuple[int, list[Example]] = (-1, [])  # the last one that was made: its examples are asked for one by one
 
     def __call__(self, number: int) -> Example:
-        photo, rng = self.photo(number), np.random.default_rng((self.seed, *divmod(number, self.batch_size)))
+        step, place = divmod(number, self.batch_size)
+        made, examples = self._step
+        if made != step:
+            rng = np.random.default_rng((self.seed, step))
+            rare = step < self.common_from
+            examples = [self._sample(step * self.batch_size + i, photo, rng, rare) for i, photo in enumerate(self._photos(step, rng))]
+            self._step = (step, examples)
+        return examples[place]
+
+    def photo(self, number: int) -> TrainingPhoto:
+        """Which photo an example shows."""
+        step, place = divmod(number, self.batch_size)
+        return self._photos(step, np.random.default_rng((self.seed, step)))[place]
+
+    def _photos(self, step: int, rng: np.random.Generator) -> list[TrainingPhoto]:
+        chances = self.chances[step >= self.common_from]
+        return [self.photos[i] for i in rng.choice(len(self.photos), self.batch_size, replace=False, p=chances)]
+
+    def _sample(self, number: int, photo: TrainingPhoto, rng: np.random.Generator, rare: bool) -> Example:
         pixels, masks, unknown = self._crop(photo, rng)
         names, absent = list(photo.names), set(photo.absent)
         if photo.source != "imagenet" and rng.random() < self.paste:
@@ -95,7 +116,7 @@ class Examples:
         absent |= {name for m, name in enumerate(names) if m not in left}
         visible = (masks.bool() & ~unknown).flatten(1).sum(1).tolist()
         seen = [m for m in left if visible[m] >= MIN_VISIBLE]
-        asked, truth = self.ask(photo, names, left, seen, absent, rng)
+        asked, truth = self.ask(photo, names, left, seen, absent, rng, favour_rare=rare)
         nothing = torch.zeros(self.size, self.size)
         targets = torch.stack([nothing if m is None else masks[m] for m in truth])
         present = torch.tensor([m is not None for m in truth])

@@ -20,7 +20,7 @@ from .batches import Batch, Example, Examples, collate
 from .distill import distill
 from .losses import alignment_loss, mask_losses, presence_loss
 from .network import Model, normalise
-from .photos import in_memory
+from .photos import TrainingPhoto, in_memory
 from .pseudo import pseudo_labelled
 from .recipes import PocketOptions
 from .tower import HEAD, EfficientNetLite, from_published
@@ -69,7 +69,7 @@ class PocketRun(TrainingRun):
     def __init__(self, recipe: Recipe, log: Log = print) -> None:
         options = recipe.options
         assert isinstance(options, PocketOptions)
-        self.options = options
+        self.options, self.batch_size = options, recipe.batch_size
         root = Path(recipe.data)
         annotated = training_photos(root)
         if not annotated:
@@ -89,8 +89,7 @@ class PocketRun(TrainingRun):
         photos += pseudo_labelled(named, self.model.tower, self.model.classifier, preprocess.mean, preprocess.std)
         log(f"data: {len(photos)} photographs in memory, {sum(photo.source == 'imagenet' for photo in photos)} with pseudo-masks")
         self._words(names)
-        self.examples = Examples(photos, dict(options.sources), self.vectors, size=options.size, batch_size=recipe.batch_size,
-                                 prompts=options.prompts, paste=options.paste, seed=recipe.seed)  # fmt: skip
+        self.examples = _examples(photos, self.vectors, recipe, options)
         self.bank: dict[str, dict[str, Tensor]] = {}  # name -> photo -> pooled features, as last seen
 
     def _words(self, names: list[str]) -> None:
@@ -114,7 +113,7 @@ class PocketRun(TrainingRun):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         data, model, options = batch, self.model, self.options
         model.tower.eval()  # its batch statistics stay those of pretraining: batches here are small
-        generator = torch.Generator().manual_seed(batch.first)
+        generator = torch.Generator().manual_seed(batch.first // self.batch_size)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             image = model.encode_image(normalise(data.pixels, model.config.preprocess))
         image = image.float()
@@ -164,6 +163,13 @@ class PocketRun(TrainingRun):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.bank = state["bank"]
+
+
+def _examples(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Examples:
+    return Examples(
+        photos, options.sources, options.shares, options.common_from, vectors, size=options.size, batch_size=recipe.batch_size,
+        prompts=options.prompts, paste=options.paste, seed=recipe.seed,
+    )  # fmt: skip
 
 
 def starting_network(options: PocketOptions, class_names: list[str], names: list[str], captions: list[str], seed: int, log: Log) -> Model:

@@ -1,0 +1,54 @@
+"""A contact sheet: photos of a data set with their masks painted on, side by side, to see at one glance whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from ..drawing import Entry, Painter, palette
+from ..errors import PromptSegError
+from .samples import PhotoSet, Sample
+
+__all__ = ["contact_sheet"]
+
+SIDE, GAP = 320, 8  # pixels: the longer side of a photo on the sheet, and between photos
+PAPER = (250, 250, 250)
+
+
+def contact_sheet(photos: PhotoSet[Sample], count: int = 12, *, columns: int = 4) -> Image.Image | None:
+    """``count`` photos, spread evenly over the set, that can be read; None where none can."""
+    step = max(1, len(photos) // count)
+    pictures = [picture for sample in photos.samples[::step] if (picture := _picture(sample)) is not None]
+    return tiled(pictures[:count], columns) if pictures else None
+
+
+def _picture(sample: Sample) -> Image.Image | None:
+    """The photo with its masks, small; None where it or they cannot be read, which the report tells."""
+    try:
+        photo, (masks, _) = sample.image(), sample.masks()
+    except PromptSegError:
+        return None
+    height, width = photo.shape[:2]
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR))
+    painter, entries, colours = Painter((size[1], size[0])), [], palette(len(masks))
+    for (name, mask), colour in zip(masks.items(), colours, strict=True):
+        shown = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        painter.add(shown, int(shown.sum()))
+        entries.append(Entry(name, colour))
+    return painter.paint(small, colours, entries)
+
+
+def tiled(pictures: Iterable[Image.Image], columns: int) -> Image.Image:
+    """Pictures in rows, each in a square of `SIDE` pixels."""
+    shown = list(pictures)
+    across, down = min(columns, len(shown)), -(-len(shown) // columns)
+    sheet = Image.new("RGB", (across * (SIDE + GAP) + GAP, down * (SIDE + GAP) + GAP), PAPER)
+    for index, picture in enumerate(shown):
+        row, column = divmod(index, columns)
+        left, top = GAP + column * (SIDE + GAP), GAP + row * (SIDE + GAP)
+        sheet.paste(picture, (left + (SIDE - picture.width) // 2, top + (SIDE - picture.height) // 2))
+    return sheet
