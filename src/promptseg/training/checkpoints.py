@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from torch import Tensor
 from ..errors import DataError
 
 NAME = re.compile(r"checkpoint-(\d{7,})\.safetensors")
-ROOM = 1.2  # times a checkpoint's size that must be free before the first step
 
 
 def file_of(folder: Path, step: int) -> Path:
@@ -126,20 +125,16 @@ def prepare(folder: Path, resume: bool) -> None:
         raise DataError(f"{folder} already holds a run. Continue it with --resume, or choose another folder with --output.")
 
 
-def check_room(folder: Path, state: Any, keep: int) -> None:
-    """Complain before the first step if the disk cannot hold the run's checkpoints.
+def check_room(folder: Path, weights: Mapping[str, Tensor], copies: int) -> None:
+    """Complain before the first step if the disk cannot hold the run: ``copies`` times the size of its weights.
 
     Raises:
-        DataError: there is less room than they need.
+        DataError: there is less room than that.
     """
-    tensors: dict[str, Tensor] = {}
-    _take_out(state, tensors, "")
-    needed = ROOM * (keep + 1) * sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    free = shutil.disk_usage(folder).free
+    needed = copies * sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) / 2**20
+    free = shutil.disk_usage(folder).free / 2**20
     if free < needed:
-        raise DataError(
-            f"{folder} has {free / 2**20:.0f} MB free; {keep + 1} checkpoints need {needed / 2**20:.0f} MB. Choose another with --output."
-        )
+        raise DataError(f"{folder} has {free:.0f} MB free; a run needs {needed:.0f} MB. Choose another with --output.")
 
 
 def _take_out(value: Any, tensors: dict[str, Tensor], where: str) -> Any:

@@ -91,7 +91,7 @@ def with_words(recipe: Recipe, words: Sequence[str]) -> Recipe:
 
 
 def changed(base: T, table: Mapping[str, Entry]) -> T:
-    """A dataclass with some fields replaced; fields that are dataclasses themselves are changed field by field.
+    """A dataclass with some fields replaced; fields that are dataclasses or tables themselves are changed entry by entry.
 
     Raises:
         ConfigError: see `read`.
@@ -107,8 +107,8 @@ def changed(base: T, table: Mapping[str, Entry]) -> T:
     try:
         return replace(base, **values)  # type: ignore[type-var]
     except ConfigError as error:
-        where = next(iter(table.values())).where if table else "recipe"
-        raise ConfigError(f"{where}: {error}") from None
+        culprit = next((entry for key, entry in table.items() if str(error).startswith(key)), next(iter(table.values())))
+        raise ConfigError(f"{culprit.where}: {error}") from None
 
 
 def _value(current: Any, hint: Any, entry: Entry, key: str) -> Any:
@@ -118,7 +118,8 @@ def _value(current: Any, hint: Any, entry: Entry, key: str) -> Any:
     if is_dataclass(current) and table is None:
         raise ConfigError(f"{entry.where}: {key} is a table of settings, not {entry.plain!r}.")
     try:
-        return converted(hint, entry.plain, key)
+        value = converted(hint, entry.plain, key)
+        return {**current, **value} if isinstance(current, Mapping) and isinstance(value, Mapping) else value
     except ConfigError as error:
         raise ConfigError(f"{entry.where}: {error}") from None
 

@@ -44,6 +44,10 @@ class Run(ABC):
     def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027  # most runs remember nothing
         """Take back what `state` gave."""
 
+    def finished(self, model: nn.Module) -> nn.Module:
+        """What is saved as the result, made from ``model``, the network with averaged weights, which stays as it is."""
+        return model
+
     def validate(self) -> Mapping[str, float]:
         """Figures of the network as it stands (averaged weights, evaluation mode); larger is better."""
         return {}

@@ -107,11 +107,11 @@ class Examples:
         return [self.photos[i] for i in rng.choice(len(self.photos), self.batch_size, replace=False, p=chances)]
 
     def _sample(self, number: int, photo: TrainingPhoto, rng: np.random.Generator, rare: bool) -> Example:
-        pixels, masks, unknown = self._crop(photo, rng)
+        pixels, masks, unknown = crop(photo, self.size, rng)
         names, absent = list(photo.names), set(photo.absent)
         if photo.source != "imagenet" and rng.random() < self.paste:
             pixels, masks, unknown, names, absent = self._paste(photo, pixels, masks, unknown, absent, rng)
-        pixels = _colour(pixels, rng)
+        pixels = colour(pixels, rng)
         left = [m for m in range(len(names)) if masks[m].any()]  # what the crop cut off altogether is absent from it
         absent |= {name for m, name in enumerate(names) if m not in left}
         visible = (masks.bool() & ~unknown).flatten(1).sum(1).tolist()
@@ -122,29 +122,6 @@ class Examples:
         present = torch.tensor([m is not None for m in truth])
         return Example(number, pixels, targets, ~unknown, present, asked, f"{photo.source}/{photo.id}")
 
-    def _crop(self, photo: TrainingPhoto, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A random window, stretched to the training size, often around one thing; maybe mirrored. Floats: pixels 0..1, masks 0/1."""
-        H, W = photo.image.shape[1:]
-        area = 1.0 if rng.random() < WHOLE else np.exp(rng.uniform(np.log(SMALLEST_CROP), 0))
-        aspect = np.exp(rng.uniform(-0.25, 0.25))
-        h = int(np.clip(np.sqrt(area * aspect) * H, 32, H))
-        w = int(np.clip(np.sqrt(area / aspect) * W, 32, W))
-        y, x = int(rng.integers(0, H - h + 1)), int(rng.integers(0, W - w + 1))
-        if len(photo.names) and rng.random() < 0.5:
-            ys, xs = np.nonzero(photo.masks[int(rng.integers(len(photo.names)))].numpy())
-            if len(ys):
-                pick = int(rng.integers(len(ys)))
-                y = int(np.clip(ys[pick] - rng.integers(0, h), 0, H - h))
-                x = int(np.clip(xs[pick] - rng.integers(0, w), 0, W - w))
-        window = torch.cat([photo.image, photo.masks, photo.unknown[None].to(torch.uint8)])[:, y : y + h, x : x + w].float()
-        if rng.random() < 0.5:
-            window = window.flip(2)
-        size = (self.size, self.size)
-        shrinking = h > self.size or w > self.size
-        pixels = F.interpolate(window[None, :3] / 255, size=size, mode="bilinear", antialias=shrinking)[0]
-        rest = F.interpolate(window[None, 3:], size=size, mode="bilinear")[0] > 0.5
-        return pixels, rest[:-1].float(), rest[-1]
-
     def _paste(
         self, photo: TrainingPhoto, pixels: Tensor, masks: Tensor, unknown: Tensor, absent: set[str], rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[str], set[str]]:
@@ -152,7 +129,7 @@ class Examples:
         names = list(photo.names)
         index, m = self.donors[int(rng.integers(len(self.donors)))]
         donor = self.photos[index]
-        other, other_masks, _ = self._crop(donor, rng)
+        other, other_masks, _ = crop(donor, self.size, rng)
         name, stamp = donor.names[m], other_masks[m]
         confused = any(overlapping(name, there, photo.distinct) and there != name for there in names)
         if confused or not 0.01 < stamp.mean() < 0.4:
@@ -176,7 +153,31 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(first=examples[0].number, names=names, photos=photos, **stacked)
 
 
-def _colour(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def crop(photo: TrainingPhoto, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A random window, stretched to ``side`` pixels, often around one thing; maybe mirrored. Floats: pixels 0..1, masks 0/1."""
+    H, W = photo.image.shape[1:]
+    area = 1.0 if rng.random() < WHOLE else np.exp(rng.uniform(np.log(SMALLEST_CROP), 0))
+    aspect = np.exp(rng.uniform(-0.25, 0.25))
+    h = int(np.clip(np.sqrt(area * aspect) * H, 32, H))
+    w = int(np.clip(np.sqrt(area / aspect) * W, 32, W))
+    y, x = int(rng.integers(0, H - h + 1)), int(rng.integers(0, W - w + 1))
+    if len(photo.names) and rng.random() < 0.5:
+        ys, xs = np.nonzero(photo.masks[int(rng.integers(len(photo.names)))].numpy())
+        if len(ys):
+            pick = int(rng.integers(len(ys)))
+            y = int(np.clip(ys[pick] - rng.integers(0, h), 0, H - h))
+            x = int(np.clip(xs[pick] - rng.integers(0, w), 0, W - w))
+    window = torch.cat([photo.image, photo.masks, photo.unknown[None].to(torch.uint8)])[:, y : y + h, x : x + w].float()
+    if rng.random() < 0.5:
+        window = window.flip(2)
+    size = (side, side)
+    shrinking = h > side or w > side
+    pixels = F.interpolate(window[None, :3] / 255, size=size, mode="bilinear", antialias=shrinking)[0]
+    rest = F.interpolate(window[None, 3:], size=size, mode="bilinear")[0] > 0.5
+    return pixels, rest[:-1].float(), rest[-1]
+
+
+def colour(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Brightness, contrast, saturation by up to a third, a slight colour cast; one photo in ten becomes grey."""
     grey = pixels.mean(0, keepdim=True)
     saturation = 0.0 if rng.random() < 0.1 else rng.uniform(0.7, 1.35)
