@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import promptseg
 import small_photosets
+import small_pocket
 from promptseg.contracts import Recipe
 from promptseg.data import photosets
 from promptseg.evaluation import Pocket, evaluate
@@ -21,44 +22,11 @@ from promptseg.evaluation.pocket import exemplars_of
 from promptseg.models.pocket import recipes
 from promptseg.models.pocket import run as pocket_run
 from promptseg.models.pocket.batches import Batch, Examples, collate
-from promptseg.models.pocket.config import PocketConfig
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
 from promptseg.models.pocket.photos import DISTINCT, _with_riders, in_memory
-from promptseg.models.pocket.text import StaticText, with_pieces
-from promptseg.models.pocket.tower import EfficientNetLite
 from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, wordings
 from promptseg.training import train
 from promptseg.training.schedules import Cosine
-
-WORDS = [
-    "a",
-    "the",
-    "one",
-    "my",
-    "photo",
-    "of",
-    "picture",
-    "person",
-    "dog",
-    "cat",
-    "grass",
-    "sky",
-    "horse",
-    "face",
-    "body",
-    "road",
-    "car",
-    "pedestrian",
-    "hat",
-    "shoes",
-    "tench",
-    "goldfish",
-    "shark",
-    "##s",
-]
-PIECES = sorted({*WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")})
-CONFIG = PocketConfig(variant="lite0", width=32, heads=4, blocks=1, classes=3, text_width=16, pieces=len(PIECES),
-                      piece_bytes=len("\n".join(PIECES)), preprocess=replace(PocketConfig().preprocess, size=64))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +36,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins for the pretrained tower and the distilled words, whose packages are an extra."""
-
-    def tower(variant: str) -> tuple[EfficientNetLite, torch.Tensor, torch.Tensor]:
-        torch.manual_seed(1)
-        return EfficientNetLite(variant).eval(), torch.randn(3, 1280), torch.zeros(3)
-
-    def distil(names: list[str], captions: list[str], *, width: int, seed: int, log: Any) -> StaticText:
-        assert "a dog on the grass ." in {caption.lower() for caption in captions}
-        text = with_pieces(PIECES, width)
-        text.store(torch.randn(len(PIECES), width, generator=torch.Generator().manual_seed(seed)))
-        return text
-
-    monkeypatch.setattr(pocket_run, "pretrained_tower", tower)
-    monkeypatch.setattr(pocket_run, "distill", distil)
+    small_pocket.stand_in(monkeypatch)
 
 
 def _recipe(data: Path, output: Path, **changes: Any) -> Recipe:
-    options = replace(recipes.pocket().options, config=CONFIG, size=64, prompts=4)
+    options = replace(recipes.pocket().options, config=small_pocket.CONFIG, size=64, prompts=4)
     values = {"steps": 4, "batch_size": 4, "save_every_s": 0.0, "schedule": Cosine(), **changes}
     return replace(recipes.pocket(), data=str(data), output=str(output), options=options, **values)
 

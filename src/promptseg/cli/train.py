@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..contracts import Recipe
     from ..training.estimate import Plan
 
+INTERRUPTED = 130
 EVERY = 100  # steps between two lines where there is no terminal to draw a bar on
 
 __all__ = ["train"]
@@ -41,6 +42,7 @@ def train(
     """
     from .. import training
     from ..training.files import read, with_words
+    from ..training.loop import TrainingStopped
 
     recipe = read(name) if name.endswith((".yaml", ".yml")) else training.recipe(name)
     recipe = with_words(_given(recipe, data=data and str(data), output=output and str(output), seed=seed), changes or [])
@@ -48,8 +50,12 @@ def train(
         _show(training.plan(recipe, log=_quiet))
         return
     typer.echo(f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} from {recipe.data} to {recipe.output}")
-    with _reporter(recipe) as report:
-        folder = training.train(recipe, resume=resume, report=report, log=typer.echo)
+    try:
+        with _reporter(recipe) as report:
+            folder = training.train(recipe, resume=resume, report=report, log=typer.echo)
+    except TrainingStopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"Trained: promptseg eval {folder} --data {recipe.data}")
 
 

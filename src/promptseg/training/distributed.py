@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+T = TypeVar("T")
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -43,7 +44,7 @@ class Processes:
         try:
             self._accelerator = Accelerator(mixed_precision=_PRECISIONS[recipe.precision], kwargs_handlers=[unused])
         except ValueError as error:
-            raise ConfigError(f"precision {recipe.precision!r} cannot be used here: {error}") from None
+            raise ConfigError(f"precision {recipe.precision!r} cannot be used here ({error}): choose bfloat16 or float32.") from None
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
         self.main, self.device = self._accelerator.is_main_process, self._accelerator.device
         self.sharded = self._accelerator.is_fsdp2
@@ -94,11 +95,7 @@ class Processes:
 
     def gather(self, mine: Any) -> list[Any]:
         """What every process has, in the order of ranks."""
-        if self.count == 1:
-            return [mine]
-        everybody: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(everybody, mine)
-        return everybody
+        return everybodys(mine)
 
     def wait(self) -> None:
         """Until all are here."""
@@ -168,3 +165,23 @@ class Processes:
             name: distribute_tensor(value.to(self.device), like.device_mesh, like.placements) if isinstance(like, DTensor) else value
             for (name, value), like in zip(tensors.items(), shards.values(), strict=True)
         }
+
+
+def my_part(count: int) -> range:
+    """Which of ``count`` items this process looks at where the processes divide them: every so-manieth."""
+    if not _several():
+        return range(count)
+    return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())
+
+
+def everybodys(mine: T) -> list[T]:
+    """What every process has, in the order of ranks; all of them must call this."""
+    if not _several():
+        return [mine]
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, mine)
+    return found
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
