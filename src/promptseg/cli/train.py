@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 EVERY = 100  # steps between two lines where there is no terminal to draw a bar on
 
-__all__ = ["train"]
+__all__ = ["reporter", "train"]
 
 
 def train(
@@ -51,7 +51,7 @@ def train(
         return
     typer.echo(f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} from {recipe.data} to {recipe.output}")
     try:
-        with _reporter(recipe) as report:
+        with reporter(recipe.steps) as report:
             folder = training.train(recipe, resume=resume, report=report, log=typer.echo)
     except TrainingStopped as stopped:
         typer.echo(str(stopped), err=True)
@@ -68,17 +68,17 @@ def _quiet(line: str) -> None:
 
 
 @contextmanager
-def _reporter(recipe: Recipe) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+def reporter(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """A bar with losses, pace, memory and remaining time on a terminal; a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda step, figures: _line(recipe, step, figures)
+        yield lambda step, figures: _line(steps, step, figures)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=recipe.steps)
+        task = progress.add_task("", total=steps)
 
         def report(step: int, figures: Mapping[str, float]) -> None:
             progress.update(task, completed=step + 1, description=_words(figures))
@@ -86,8 +86,8 @@ def _reporter(recipe: Recipe) -> Iterator[Callable[[int, Mapping[str, float]], N
         yield report
 
 
-def _line(recipe: Recipe, step: int, figures: Mapping[str, float]) -> None:
-    if step % EVERY == 0 or step + 1 == recipe.steps:
+def _line(steps: int, step: int, figures: Mapping[str, float]) -> None:
+    if step % EVERY == 0 or step + 1 == steps:
         typer.echo(f"step {step:>6}  {_words(figures)}")
 
 

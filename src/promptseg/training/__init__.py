@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from ..contracts import Recipe
     from .estimate import Plan
+    from .finetuning import finetune
     from .run import Run
 
-__all__ = ["plan", "recipe", "recipes", "train"]
+__all__ = ["finetune", "plan", "recipe", "recipes", "train"]
 
 
 def recipes() -> dict[str, Callable[[], Recipe]]:
@@ -77,3 +78,11 @@ def _run(recipe: Recipe, log: Callable[[str], None]) -> Run:
 
     run: Run = family(card(recipe.card).family).Run(recipe, log)
     return run
+
+
+def __getattr__(name: str) -> Any:
+    if name == "finetune":  # on first use: reading recipes imports no torch
+        from .finetuning import finetune
+
+        return finetune
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

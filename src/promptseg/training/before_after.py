@@ -111,7 +111,7 @@ def _mean(values: Sequence[float | None]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``classes``: IoU over all photos together, of the classes that they show; ``photos``: of each, the mean over what it shows, or NaN."""
+    """``classes``: IoU over all photos, of the classes that they show; ``photos``: of each, the mean over what it shows, or NaN."""
 
     classes: dict[str, float]
     photos: tuple[float, ...]
@@ -139,7 +139,7 @@ def compare_others(before: Segmenter, after: Segmenter, photos: Sequence[Annotat
             counts[index] += intersection_union(old.mask, new.mask)
             found[index] += (old.present, new.present)
     agreement = [both / either if either else 1.0 for both, either in counts.tolist()]
-    return tuple(OtherRow(name, *there, same) for name, there, same in zip(names, found.tolist(), agreement, strict=True))
+    return tuple(OtherRow(name, old, new, same) for name, (old, new), same in zip(names, found.tolist(), agreement, strict=True))
 
 
 def sheet(

@@ -37,6 +37,6 @@ def merged(model: nn.Module) -> nn.Module:
     layer = import_module("peft.tuners.lora").LoraLayer
     whole = copy.deepcopy(model)
     for name, part in [(name, part) for name, part in whole.named_modules() if isinstance(part, layer)]:
-        part.merge()  # type: ignore[operator]  # peft has no types
-        whole.set_submodule(name, part.get_base_layer())  # type: ignore[operator]
+        part.merge()
+        whole.set_submodule(name, part.get_base_layer())
     return whole.requires_grad_(True)

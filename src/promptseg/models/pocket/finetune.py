@@ -1,16 +1,16 @@
 """Fine-tuning `pocket` on somebody's own photos: three presets, and the run that the engine trains.
 
-Besides the photos' own names every crop is asked for names that the data does not have; there the network is held to what it said before, so
-that it goes on answering other prompts (Li & Hoiem 2016, "Learning without Forgetting").
+Every crop is asked for names of the data, and for some others. There the network is held to what it said before, so that it goes on
+answering other prompts (Li & Hoiem 2016, "Learning without Forgetting").
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,8 +56,7 @@ _HEAD = Recipe(
 
 
 def _variant(preset: str, groups: tuple[ParameterGroup, ...], lr: float, options: OwnOptions) -> Recipe:
-    values: dict[str, Any] = {name: getattr(_HEAD, name) for name in Recipe.__dataclass_fields__}
-    return Recipe(**{**values, "name": f"pocket/finetune-{preset}", "groups": groups, "lr": lr, "options": options})
+    return replace(_HEAD, name=f"pocket/finetune-{preset}", groups=groups, lr=lr, options=options)
 
 
 PRESETS: Mapping[str, Recipe] = {
@@ -69,6 +68,7 @@ PRESETS: Mapping[str, Recipe] = {
 
 class FineTune(Run):
     """See `training.run.Run`. ``photos``: those to train on; ``names``: what they are asked for, each shown by one of them at least.
+    ``unasked``: names of other things that training never asks for, so that they tell whether the model still answers as before.
 
     Raises:
         ConfigError: the text tower reads no word of a name, or two names alike.
@@ -81,7 +81,9 @@ class FineTune(Run):
         self.options, self.seed, self.photos, self.names = recipe.options, recipe.seed, photos, tuple(names)
         self.vectors = {name: model.text(wordings(name)) for name in self.names}
         self._check_names()
-        self.others = tuple(name for name in other_names(model.text, self.names) if not reserved(name))
+        others = other_names(model.text, self.names)
+        self.unasked = tuple(name for name in others if _reserved(name))
+        self.others = tuple(name for name in others if not _reserved(name))
         self.vectors |= {name: model.text([name]) for name in self.others}
         self.shows = {name: [index for index, photo in enumerate(photos) if name in photo.present] for name in self.names}
         self._photo = lru_cache(IN_MEMORY)(lambda index: in_memory(photos[index]))
@@ -125,23 +127,91 @@ class FineTune(Run):
         choices = self.shows[self.names[int(rng.integers(len(self.names)))]] if by_class else range(len(self.photos))
         return choices[int(rng.integers(len(choices)))]
 
-    def _asked(
-        self, photo: TrainingPhoto, masks: Tensor, known: Tensor, rng: np.random.Generator
-    ) -> tuple[list[str], Tensor, Tensor]:
-        """Names of the data, what the crop shows first: their masks (P, S, S), and whether they are there (P,)."""
-        visible = (masks.bool() & known).flatten(1).sum(1).tolist()
-        shown = [name for name, pixels in zip(photo.names, visible, strict=True) if pixels >= MIN_VISIBLE]
-        rest = [name for name in self.names if name not in shown and not masks[photo.names.index(name)].any()] if False else []
-        rest = [name for name in self.names if name not in photo.names or not masks[photo.names.index(name)].any()]
-        places = self.options.prompts
-        there = [shown[i] for i in rng.permutation(len(shown))][: places if not rest else max(1, places - 2)]
-        asked = there + [rest[i] for i in rng.permutation(len(rest))][: places - len(there)]
-        asked = [asked[i % len(asked)] for i in range(places)] if asked else [self.names[0]] * places
-        targets = [masks[photo.names.index(name)] if name in there else torch.zeros_like(masks[0] if len(masks) else known.float()) for name in asked]
-        return asked, torch.stack(targets), torch.tensor([name in there for name in asked])
+    def _asked(self, photo: TrainingPhoto, masks: Tensor, known: Tensor, rng: np.random.Generator) -> tuple[list[str], Tensor, Tensor]:
+        """Names of the data, at least two of them denied where so many are: their masks (P, S, S), and whether they are there (P,)."""
+        seen = dict(zip(photo.names, masks * known, strict=True))
+        shown = [name for name in self.names if name in seen and seen[name].sum() >= MIN_VISIBLE]
+        missing = [name for name in self.names if name not in shown]
+        count = self.options.prompts
+        there = [shown[i] for i in rng.permutation(len(shown))[: count - min(2, len(missing))]]
+        chosen = there + [missing[i] for i in rng.permutation(len(missing))[: count - len(there)]]
+        names = [chosen[i % len(chosen)] for i in range(count)]  # of few names each is asked in several wordings
+        nothing = torch.zeros(known.shape)
+        targets = torch.stack([seen[name] if name in there else nothing for name in names])
+        return names, targets, torch.tensor([name in there for name in names])
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         return collate(examples)
 
     def describe(self, number: int) -> str:
         return f"photo {self.photos[self._drawn(np.random.default_rng((self.seed, number)))].path}"
+
+    # --- losses ---
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        model, weights = self.model.eval(), self.options.losses  # batch statistics stay those of many photos: batches here are small
+        pixels = normalise(batch.pixels, model.config.preprocess)
+        condition = self._conditions(batch).to(pixels.device)
+        own = batch.targets.shape[1]
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+            taps = self._taps(model, pixels, learning=not self.shared_tower)
+            logits, presence = model.answer(model.neck(taps, model.classifier).float(), condition)
+            with torch.no_grad():
+                same = taps if self.shared_tower else self._taps(self.before, pixels, learning=False)
+                kept = self.before.answer(self.before.neck(same, self.before.classifier).float(), condition[:, own:])
+        logits, presence = logits.float(), presence.float()
+        large = F.interpolate(logits[:, :own], size=batch.targets.shape[-2:], mode="bilinear")
+        mask, dice = mask_losses(large, batch.targets, batch.known, batch.present)
+        drift = _drift(logits[:, own:], kept[0].float()) + 0.1 * _drift(presence[:, own:], kept[1].float())
+        named = {"mask": mask, "dice": dice, "presence": presence_loss(presence[:, :own], batch.present), "kept": drift}
+        return {name: value * weights.get(name, 1.0) for name, value in named.items()}
+
+    def _taps(self, model: Model, pixels: Tensor, *, learning: bool) -> tuple[Tensor, ...]:
+        with torch.set_grad_enabled(learning and torch.is_grad_enabled()):
+            taps: tuple[Tensor, ...] = model.tower(pixels.contiguous(memory_format=torch.channels_last))
+            return taps
+
+    def _conditions(self, batch: Batch) -> Tensor:
+        """(B, K, E): every name in one of its wordings, half the time the bare name."""
+        generator = torch.Generator().manual_seed(batch.first)
+        rows = []
+        for name in (name for asked in batch.names for name in asked):
+            draw, pick = torch.rand(2, generator=generator).tolist()
+            choices = self.vectors[name]
+            rows.append(choices[0 if draw < 0.5 else int(pick * len(choices))])
+        return torch.stack(rows).view(len(batch.names), -1, rows[0].shape[0])
+
+    def finished(self, model: nn.Module) -> nn.Module:
+        """The network with its adapters merged into the weights."""
+        return merged(model) if self.options.rank else model
+
+
+def _drift(logits: Tensor, before: Tensor) -> Tensor:
+    """How far answers are from what they were: the mean Kullback-Leibler divergence of their probabilities, 0 at the start."""
+    if not logits.numel():
+        return logits.sum()
+    target = before.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(before, target)
+    return F.binary_cross_entropy_with_logits(logits, target) - entropy
+
+
+def adapted_parts(model: Model) -> list[str]:
+    """Names of the linear layers and pointwise convolutions that get adapters: of the tower's later stages, the neck and the decoder."""
+    fitting = (name for name, part in model.named_modules() if _pointwise(part))
+    return [name for name in fitting if name.startswith(ADAPTED)]
+
+
+def _pointwise(part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1))
+
+
+def other_names(text: StaticText, names: Sequence[str]) -> tuple[str, ...]:
+    """Things that none of ``names`` means, by the text tower's own measure: what the network is held to while it learns these."""
+    known = tuple(sorted({*SYNONYMS, *ELSEWHERE}))
+    nearest = (text(known) @ text(names).T).amax(1).tolist()
+    return tuple(name for name, cosine in zip(known, nearest, strict=True) if cosine < NEAR)
+
+
+def _reserved(name: str) -> bool:
+    """A quarter of the other names, the same in every run."""
+    return zlib.crc32(name.encode()) % 4 == 0
