@@ -29,7 +29,7 @@ FORBIDDEN = {
     **{name: {*ROOMS, "segmenter"} for name in ("prompts", "errors", "contracts", "results", "images", "masks", "postprocess")},
 }
 LIGHT = ["prompts", "errors", "contracts", "results", "images", "masks", "maps", "exports", "formats", "rle", "regions", "caches"]
-EXTRAS = ("transformers", "pycocotools", "supervision", "cv2", "psutil", "scipy", "torchvision", "timm", "accelerate")
+EXTRAS = ("transformers", "pycocotools", "supervision", "cv2", "psutil", "scipy", "torchvision", "timm", "accelerate", "peft")
 
 
 def run(code: str, *arguments: str) -> str:
