@@ -76,11 +76,11 @@ def theirs(peer: Any, items: Sequence[Mapping[str, Any]], recipe: Recipe) -> tup
     ends: list[float] = []
     losses: list[float] = []
 
-    class Watch(TrainerCallback):  # type: ignore[misc]  # untyped
+    class Watch(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.monotonic())
 
-    class Told(Trainer):  # type: ignore[misc]  # untyped
+    class Told(Trainer):
         def compute_loss(self, *arguments: Any, **named: Any) -> Any:
             loss = super().compute_loss(*arguments, **named)
             losses.append(float((loss[0] if isinstance(loss, tuple) else loss).detach()))
