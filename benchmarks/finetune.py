@@ -148,7 +148,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--steps", type=int)
     options.add_argument("--tuning", action="store_true", help="measure on the photos to choose settings on, not on the third part")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    return options.parse_args()
+    return options.parse_intermixed_args()
 
 
 if __name__ == "__main__":

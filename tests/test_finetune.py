@@ -30,6 +30,7 @@ from promptseg.models.pocket.network import Model
 from promptseg.models.pocket.text import with_pieces
 from promptseg.training import finetune, finetuning
 from promptseg.training.before_after import Report
+from promptseg.training.distributed import moved
 from promptseg.training.lora import adapt, merged
 from promptseg.training.own_photos import asked_for, checked, divided
 
@@ -111,7 +112,7 @@ def test_every_form_and_preset_gives_a_model_and_a_table(
 
 
 def test_it_learns_what_it_is_shown_and_its_average_is_told(tune: Callable[..., Report], tmp_path: Path) -> None:
-    report = tune(folders(tmp_path / "data"), steps=60, changes=(*SMALL, "lr=5e-3", "save_every_s=60", "ema=null"))
+    report = tune(folders(tmp_path / "data"), steps=40, changes=(*SMALL, "lr=5e-3", "save_every_s=60", "ema=null"))
     (row,) = report.classes
     assert row.after is not None
     assert row.before is not None
@@ -133,14 +134,13 @@ def _dies_after_the_first_step(steps: int) -> Iterator[Callable[[int, Mapping[st
     yield report
 
 
-@pytest.mark.parametrize("preset", ["head", "lora"])
-def test_a_stopped_run_resumes_bit_for_bit(preset: str, tune: Callable[..., Report], tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(tune: Callable[..., Report], tmp_path: Path) -> None:
     data = folders(tmp_path / "data", names=("dog", "cat"))
-    whole = tune(data, "whole", preset=preset, steps=3)
+    whole = tune(data, "whole", preset="lora", steps=3)
     with pytest.raises(StoppedError):
-        tune(data, "cut", preset=preset, steps=3, progress=_dies_after_the_first_step)
+        tune(data, "cut", preset="lora", steps=3, progress=_dies_after_the_first_step)
     assert not (tmp_path / "cut" / "model.safetensors").exists()
-    resumed = tune(data, "cut", preset=preset, steps=None, resume=True)
+    resumed = tune(data, "cut", preset="lora", steps=None, resume=True)
     assert resumed.steps == 3
     first, second = (load_file(report.folder / "model.safetensors") for report in (whole, resumed))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -291,7 +291,6 @@ def test_the_penalty_for_change_is_nothing_at_first_and_grows() -> None:
     before = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)) * 5
     assert _drift(before, before).item() == pytest.approx(0, abs=1e-6)
     assert 0 < _drift(before + 0.1, before) < _drift(before + 1, before)
-    assert _drift(before[:0], before[:0]) == 0
 
 
 def test_adapters_change_nothing_at_first_and_disappear_when_merged(start: Path) -> None:
@@ -310,6 +309,30 @@ def test_adapters_change_nothing_at_first_and_disappear_when_merged(start: Path)
         assert list(whole.state_dict()) == names
         assert torch.allclose(whole(pixels, ["dog"]).logits, changed, atol=1e-3)
     assert any("lora_A" in name for name, _ in model.named_parameters())
+
+
+def test_batches_go_to_the_device_whole(start: Path, tmp_path: Path) -> None:
+    photos = checked(folders(tmp_path / "data", names=("dog", "cat")), lambda line: None)
+    recipe = replace(PRESETS["head"], options=OwnOptions(size=64, prompts=3, others=2))
+    run = FineTune(recipe, zoo.load(start)[0], photos, ("cat", "dog"))  # type: ignore[arg-type]
+    batch = run.collate([run.example(number) for number in range(4)])
+    assert [len(names) for names in batch.names] == [5] * 4
+    assert batch.targets.shape == (4, 3, 64, 64)
+    assert torch.equal(batch.present, batch.targets.flatten(2).any(-1))
+    assert {len({*names[:3]}) for names in batch.names} == {2}, "with two names one is asked for again"
+    assert moved(batch, torch.device("meta")).known.device.type == "meta"
+    assert moved(batch, torch.device("meta")).photos == batch.photos
+
+
+@pytest.mark.parametrize(("prompts", "others"), [(1, 0), (4, 1)])
+def test_any_number_of_names_may_be_asked(prompts: int, others: int, start: Path, tmp_path: Path) -> None:
+    photos = checked(folders(tmp_path / "data"), lambda line: None)
+    recipe = replace(PRESETS["full"], options=OwnOptions(size=64, prompts=prompts, others=others))
+    run = FineTune(recipe, zoo.load(start)[0], photos, ("dog",))  # type: ignore[arg-type]
+    losses = run.losses(run.collate([run.example(number) for number in range(2)]))
+    assert ("kept" in losses) == bool(others)
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert not others or losses["kept"].abs() < 1e-5, "nothing has changed yet"
 
 
 # --- refusals and the command line ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import resource
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -60,9 +61,7 @@ class Processes:
 
     def to_device(self, batch: Any) -> Any:
         """Tensors of a batch, nested at will, on this process's device; anything else as it is."""
-        from accelerate.utils import send_to_device
-
-        return batch if self.device.type == "cpu" else send_to_device(batch, self.device, non_blocking=True)
+        return batch if self.device.type == "cpu" else moved(batch, self.device)
 
     def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
         """Gradients are not exchanged inside."""
@@ -185,3 +184,19 @@ def everybodys(mine: T) -> list[T]:
 
 def _several() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """The tensors of nested dictionaries, lists, tuples and dataclasses on a device; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: moved(getattr(value, field.name), device) for field in fields(value)})
+    if isinstance(value, dict):
+        return {key: moved(item, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [moved(item, device) for item in value]
+    if isinstance(value, tuple):
+        parts = (moved(item, device) for item in value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value

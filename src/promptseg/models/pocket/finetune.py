@@ -128,12 +128,12 @@ class FineTune(Run):
         return choices[int(rng.integers(len(choices)))]
 
     def _asked(self, photo: TrainingPhoto, masks: Tensor, known: Tensor, rng: np.random.Generator) -> tuple[list[str], Tensor, Tensor]:
-        """Names of the data, at least two of them denied where so many are: their masks (P, S, S), and whether they are there (P,)."""
+        """Names of the data, two or more of them denied where that leaves one: their masks (P, S, S), and whether they are there (P,)."""
         seen = dict(zip(photo.names, masks * known, strict=True))
         shown = [name for name in self.names if name in seen and seen[name].sum() >= MIN_VISIBLE]
         missing = [name for name in self.names if name not in shown]
         count = self.options.prompts
-        there = [shown[i] for i in rng.permutation(len(shown))[: count - min(2, len(missing))]]
+        there = [shown[i] for i in rng.permutation(len(shown))[: max(1, count - min(2, len(missing)))]]
         chosen = there + [missing[i] for i in rng.permutation(len(missing))[: count - len(there)]]
         names = [chosen[i % len(chosen)] for i in range(count)]  # of few names each is asked in several wordings
         nothing = torch.zeros(known.shape)
@@ -156,15 +156,23 @@ class FineTune(Run):
         with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
             taps = self._taps(model, pixels, learning=not self.shared_tower)
             logits, presence = model.answer(model.neck(taps, model.classifier).float(), condition)
-            with torch.no_grad():
-                same = taps if self.shared_tower else self._taps(self.before, pixels, learning=False)
-                kept = self.before.answer(self.before.neck(same, self.before.classifier).float(), condition[:, own:])
         logits, presence = logits.float(), presence.float()
         large = F.interpolate(logits[:, :own], size=batch.targets.shape[-2:], mode="bilinear")
         mask, dice = mask_losses(large, batch.targets, batch.known, batch.present)
-        drift = _drift(logits[:, own:], kept[0].float()) + 0.1 * _drift(presence[:, own:], kept[1].float())
-        named = {"mask": mask, "dice": dice, "presence": presence_loss(presence[:, :own], batch.present), "kept": drift}
+        named = {"mask": mask, "dice": dice, "presence": presence_loss(presence[:, :own], batch.present)}
+        if condition.shape[1] > own:
+            old_logits, old_presence = self._before(pixels, taps, condition[:, own:])
+            named["kept"] = _drift(logits[:, own:], old_logits) + 0.1 * _drift(presence[:, own:], old_presence)
         return {name: value * weights.get(name, 1.0) for name, value in named.items()}
+
+    @torch.no_grad()
+    def _before(self, pixels: Tensor, taps: tuple[Tensor, ...], condition: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network said before it was trained: logits (B, M, h, w) and presence (B, M)."""
+        before = self.before.to(pixels.device)
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+            same = taps if self.shared_tower else self._taps(before, pixels, learning=False)
+            logits, presence = before.answer(before.neck(same, before.classifier).float(), condition)
+        return logits.float(), presence.float()
 
     def _taps(self, model: Model, pixels: Tensor, *, learning: bool) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(learning and torch.is_grad_enabled()):
@@ -188,8 +196,6 @@ class FineTune(Run):
 
 def _drift(logits: Tensor, before: Tensor) -> Tensor:
     """How far answers are from what they were: the mean Kullback-Leibler divergence of their probabilities, 0 at the start."""
-    if not logits.numel():
-        return logits.sum()
     target = before.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(before, target)
     return F.binary_cross_entropy_with_logits(logits, target) - entropy
