@@ -7,8 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from promptseg.data.items import PromptSample, Support
 from promptseg.data.randomness import Draws
 from promptseg.errors import ConfigError, WeightsNotFound
 from promptseg.models.clipseg import RECIPES, Run, run, start
-from promptseg.models.clipseg.batches import Teller, answers, collate, conditions
+from promptseg.models.clipseg.batches import Example, Teller, answers, collate, conditions
 from promptseg.models.clipseg.config import ClipDeconvConfig, VitConfig
 from promptseg.models.clipseg.recipes import Episodes
 from promptseg.training.journal import LOG
@@ -200,10 +199,9 @@ def test_examples_depend_on_their_number_alone(photos: Path, tmp_path: Path) -> 
     assert a.describe(7) == f"{a.items.describe(1)}, epoch 1"
 
 
-def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
-    return all(
-        torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else x is y or x == y for x, y in zip(a, b, strict=True)
-    )
+def _same(a: Example, b: Example) -> bool:
+    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(Example)]
+    return all(torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else x is y or x == y for x, y in pairs)
 
 
 def test_processes_validate_parts_of_the_whole(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from .network import Model
 from .prompts import AttentionTechnique, Drawing, technique
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Example:
     """One photo and what is asked of it.
 
     ``pixels`` (3, S, S) normalised; ``target`` (1, S, S) 0/1; ``prompt`` the phrase in its wording, None where only the picture counts;
@@ -30,7 +31,8 @@ class Example(NamedTuple):
     weight: float
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """B examples; ``pictures`` (K, 3, s, s) belong to the examples ``shown`` (K,). ``prompts`` has B texts or none."""
 
     pixels: Tensor
@@ -89,14 +91,6 @@ def collate(examples: Sequence[Example]) -> Batch:
         pictures=torch.stack(pictures) if pictures else None,
         shown=torch.tensor(shown, dtype=torch.long),
         weights=torch.tensor([example.weight for example in examples]),
-    )
-
-
-def on(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device."""
-    pictures = None if batch.pictures is None else batch.pictures.to(device)
-    return Batch(
-        batch.pixels.to(device), batch.targets.to(device), batch.prompts, pictures, batch.shown.to(device), batch.weights.to(device)
     )
 
 

@@ -18,9 +18,9 @@ from ...data.phrasecut import PhraseCut, phrases
 from ...data.randomness import Draws
 from ...data.sheet import painted, tiled
 from ...metrics import ThresholdSweep, merged
-from ...training.distributed import everybodys, my_part
+from ...training.distributed import everybodys, moved, my_part
 from ...training.run import Run
-from .batches import Batch, Example, Teller, answers, collate, on
+from .batches import Batch, Example, Teller, answers, collate
 from .losses import mask_loss
 from .network import Model
 from .recipes import ClipSegOptions, Episodes
@@ -92,7 +92,7 @@ class ClipSegRun(Run):
             chosen = [self.looked_at[place] for place in places[first : first + AT_ONCE]]
             items = [self.asked[index] for index in chosen]
             batch = collate([self.tell(item, Draws(self.seed, index)) for item, index in zip(items, chosen, strict=True)])
-            scores = answers(self.model, on(batch, device)).sigmoid()[:, 0].cpu().numpy()
+            scores = answers(self.model, moved(batch, device)).sigmoid()[:, 0].cpu().numpy()
             yield from zip(items, scores, strict=True)
 
 
