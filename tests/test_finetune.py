@@ -256,6 +256,13 @@ def test_classes_are_joined_chosen_and_said_in_words() -> None:
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {"both": 4, "one_or_none": 0}
     named = AnnotatedPhoto("own", "y", Path("y"), ("wine-glass_2",), (), lambda: ({}, np.zeros((1, 1), bool)))
     assert asked_for([named], None)[0].present == ("wine glass 2",)
+    assert asked_for([_photo("x", "a")], ["a"])[0].present == ("a",)
+    twins = replace(
+        named,
+        present=("wine-glass", "wine_glass"),
+        read_masks=lambda: ({"wine-glass": np.eye(2) > 0, "wine_glass": np.eye(2) < 1}, np.eye(2) > 2),
+    )
+    assert asked_for([twins], None)[0].masks()[0]["wine glass"].all()
     with pytest.raises(ConfigError, match=r"no class 'd'.*It has: a, b, c"):
         asked_for([_photo("x", "a")], ["d"])
 

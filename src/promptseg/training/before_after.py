@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from ..data.photosets import AnnotatedPhoto
 from ..data.samples import read_photo
-from ..data.sheet import painted, tiled
+from ..data.sheet import PAPER, SIDE, painted, tiled
 from ..metrics.iou import MaskIoU, intersection_union, iou
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassRow", "Measured", "OtherRow", "Report", "compare_others", "measure", "sheet"]
 
 OTHERS_SHOWN = 6
+STRIP = 16  # pixels above a picture for its title
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,8 @@ def _row(before: Segmenter, after: Segmenter, photo: AnnotatedPhoto, names: Sequ
 
 
 def _titled(picture: Image.Image, title: str) -> Image.Image:
-    draw = ImageDraw.Draw(picture)
-    where = draw.textbbox((4, 4), title)
-    draw.rectangle((where[0] - 2, where[1] - 2, where[2] + 2, where[3] + 2), fill=(0, 0, 0))
-    draw.text((4, 4), title, fill=(255, 255, 255))
-    return picture
+    whole = Image.new("RGB", (picture.width, picture.height + STRIP), PAPER)
+    whole.paste(picture, (0, STRIP))
+    ImageDraw.Draw(whole).text((0, 2), title, fill=(0, 0, 0))
+    whole.thumbnail((SIDE, SIDE))
+    return whole

@@ -62,18 +62,20 @@ def asked_for(photos: Sequence[AnnotatedPhoto], classes: Asked | Sequence[str] |
         ConfigError: a class is none of the data's.
     """
     known = sorted({name for photo in photos for name in (*photo.present, *photo.absent)})
-    if classes is None:
-        asked: Asked = {_words(name): (name,) for name in known}
-    else:
-        asked = classes if isinstance(classes, Mapping) else {_words(name): (name,) for name in classes}
+    asked = classes if isinstance(classes, Mapping) else _by_words(known if classes is None else classes)
     for name in (name for names in asked.values() for name in names):
         if name not in known:
             raise ConfigError(f"The data has no class {name!r}.{nearest(name, known)} It has: {', '.join(known)}.")
     return [_renamed(photo, asked) for photo in photos]
 
 
-def _words(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").split()) or name
+def _by_words(names: Sequence[str]) -> Asked:
+    """Each name under its own words; names that differ only in how they are joined mean the same."""
+    asked: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        words = " ".join(name.replace("_", " ").replace("-", " ").split()) or name
+        asked[words] = (*asked.get(words, ()), name)
+    return asked
 
 
 def _renamed(photo: AnnotatedPhoto, asked: Asked) -> AnnotatedPhoto:
