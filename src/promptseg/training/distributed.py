@@ -43,7 +43,11 @@ class Processes:
         AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch need not reach every part of a network
         try:
-            self._accelerator = Accelerator(mixed_precision=_PRECISIONS[recipe.precision], kwargs_handlers=[unused])
+            self._accelerator = Accelerator(
+                mixed_precision=_PRECISIONS[recipe.precision],
+                kwargs_handlers=[unused],
+                cpu=not torch.accelerator.is_available(),  # unsaid, Accelerate leaves processes of torchrun on CPUs strangers to each other
+            )
         except ValueError as error:
             raise ConfigError(f"precision {recipe.precision!r} cannot be used here ({error}): choose bfloat16 or float32.") from None
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
