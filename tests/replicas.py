@@ -86,6 +86,17 @@ def voc(root: Path, *, aug: bool = True) -> Path:
     return root
 
 
+def pascal5i(root: Path) -> Path:
+    """The same with two photos more, both of a car, so that two of the folds can be tested."""
+    place = voc(root) / "VOCdevkit" / "VOC2012"
+    for number, box in ((5, (4, 4, 60, 50)), (6, (10, 2, 70, 58))):
+        photo(place / "JPEGImages" / f"2007_00000{number}.jpg", (60, 80), number)
+        labels(place / "SegmentationClassAug" / f"2007_00000{number}.png", rectangle((60, 80), box, 7))
+        with (place / "ImageSets" / "Segmentation" / "val.txt").open("a") as file:
+            file.write(f"2007_00000{number}\n")
+    return root
+
+
 def coco20i(root: Path) -> Path:
     """COCO 2014 with HSNet's lists of fold 0: two photos of every tested class."""
     size, listed = (30, 40), {}
@@ -117,7 +128,7 @@ def coco_table(photos: int = 3) -> dict[str, Any]:
     annotations.append(
         {"id": 91, "image_id": 2, "category_id": 18, "iscrowd": 0, "segmentation": {"size": [30, 40], "counts": [900, 120, 180]}}
     )
-    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    return {"images": images, "annotations": annotations, "categories": [dict(entry) for entry in CATEGORIES]}
 
 
 def coco_instances(root: Path) -> Path:
@@ -139,9 +150,9 @@ def coco_stuff(root: Path) -> Path:
 
 
 def coco_panoptic(root: Path) -> Path:
-    """One photo: a person (segment 300, so two colour channels are used) on grass, part of it a crowd."""
+    """One photo: a person (segment 300, so two colour channels are used) on grass, part of it a crowd, two rows unlabelled."""
     ids = np.full(COCO_SIZE, 7, dtype=np.int32)
-    ids[5:20, 5:25], ids[25:, 30:] = 300, 70000
+    ids[5:20, 5:25], ids[25:, 30:], ids[:2] = 300, 70000, 0
     colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
     labels(root / "annotations" / "panoptic_val2017" / "000000000001.png", colours)
     segments = [{"id": 300, "category_id": 1, "iscrowd": 0}, {"id": 7, "category_id": 193, "iscrowd": 0}]
@@ -165,6 +176,25 @@ def lvis(root: Path) -> Path:
     table["annotations"] = table["annotations"][:3]
     table["annotations"].append({"id": 9, "image_id": 1, "category_id": 2, "area": 9.0, "segmentation": [[0, 0, 3, 0, 3, 3, 0, 3]]})
     write_json(root / "annotations" / "lvis_v1_train.json", table)
+    return root
+
+
+def lvis_by_use(root: Path) -> Path:
+    """LVIS val: a car and a bird, a pony, a deck chair with a horse on it, and a photo that answers no phrase."""
+    shown = {1: ("car_(automobile)", "bird"), 2: ("pony",), 3: ("deck_chair", "horse"), 4: ("bow_(weapon)",)}
+    names = sorted({name for group in shown.values() for name in group})
+    images, annotations = [], []
+    for number, group in shown.items():
+        photo(root / "val2017" / f"{number:012d}.jpg", COCO_SIZE, number)
+        url = f"http://images.cocodataset.org/val2017/{number:012d}.jpg"
+        images.append({"id": number, "coco_url": url, "height": COCO_SIZE[0], "width": COCO_SIZE[1]})
+        for place, name in enumerate(group):
+            x, y = 3 + 14 * place, 4 + 3 * number
+            polygon = [x, y, x + 15, y, x + 15, y + 12, x, y + 12]
+            one = {"id": 10 * number + place, "image_id": number, "category_id": 1 + names.index(name)}
+            annotations.append(one | {"area": 180.0, "segmentation": [polygon]})
+    categories = [{"id": 1 + place, "name": name} for place, name in enumerate(names)]
+    write_json(root / "annotations" / "lvis_v1_val.json", {"images": images, "annotations": annotations, "categories": categories})
     return root
 
 

@@ -46,6 +46,12 @@ def test_a_whole_set(tmp_path: Path) -> None:
         assert picture.size == (4 * 328 + 8, 328 + 8)
 
 
+def test_a_part_of_a_set(tmp_path: Path) -> None:
+    result = run("check", "voc", replicas.voc(tmp_path), "--sheet", tmp_path / "sheet.png", "--only", "2")
+    assert "voc: 2 photos" in result.output
+    assert "4 are listed here" in result.output
+
+
 def test_mistakes_set_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     replicas.own_maps(tmp_path / "own", values=(0, 2, 3))

@@ -64,6 +64,34 @@ def test_coco(tmp_path: Path, place: str) -> None:
         assert len(own(tmp_path)) == 3
 
 
+def test_coco_in_parts(tmp_path: Path) -> None:
+    for part in ("train", "valid"):
+        table = replicas.coco_table(2)
+        replicas.write_json(tmp_path / part / "_annotations.coco.json", table)
+        for image in table["images"]:
+            replicas.photo(tmp_path / part / image["file_name"], replicas.COCO_SIZE)
+    assert [sample.id for sample in own(tmp_path)] == [f"{part}/_annotations.coco/{n}" for part in ("train", "valid") for n in (1, 2)]
+    assert [sample.path.parent.name for sample in own(tmp_path, "valid")] == ["valid", "valid"]
+    table["categories"][0] = {"id": 1, "name": "people"}
+    replicas.write_json(tmp_path / "valid" / "_annotations.coco.json", table)
+    with pytest.raises(DataError, match="list different categories"):
+        own(tmp_path)
+
+
+def test_coco_as_published(tmp_path: Path) -> None:
+    replicas.coco_instances(tmp_path)
+    replicas.coco_panoptic(tmp_path)
+    photos = own(tmp_path)
+    assert [sample.path.parent.name for sample in photos] == ["val2017"] * 3
+    assert inspect(photos).ok
+
+
+def test_class_lists_of_windows_editors(tmp_path: Path) -> None:
+    replicas.own_maps(tmp_path)
+    (tmp_path / "classes.txt").write_bytes("\ufeffcup\r\nspoon\r\n".encode())
+    assert own(tmp_path).classes == ("background", "cup", "spoon")
+
+
 def test_yolo(tmp_path: Path) -> None:
     photos = own(replicas.own_yolo(tmp_path))
     assert (kind_of(tmp_path), photos.classes) == ("yolo", ("cup", "spoon"))
@@ -150,7 +178,7 @@ def test_coco_mistakes(tmp_path: Path) -> None:
     replicas.write_json(tmp_path / "x.json", table)
     text = told(tmp_path / "x.json")
     assert "! photos that x.json lists twice: 000000000002.jpg" in text
-    assert "! polygons that reach beyond their photo" in text
+    assert "! annotations that reach beyond their photo: are width and height exchanged, or was the photo resized: 1" in text
     assert "  annotation ids that occur twice in x.json: 1" in text
 
 

@@ -17,8 +17,9 @@ from promptseg.prompts import Blend, Exemplar, Points, Text
 
 PIECES = ["a", "dog", "cat", "grass", "the", "on", "##s", "photo", "of"]
 CONFIG = PocketConfig(
-    variant="lite0", width=32, heads=4, blocks=1, classes=5, text_width=16, pieces=len(PIECES), piece_bytes=len("\n".join(PIECES))
-)
+    variant="lite0", width=32, heads=4, blocks=1, classes=5, text_width=16, pieces=len(PIECES), piece_bytes=len("\n".join(PIECES)),
+    second_look=0.0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,22 @@ def test_blend_moves_from_exemplar_to_text(model: Model) -> None:
     torch.testing.assert_close(blends[:2], ends)
     torch.testing.assert_close(blends[2], torch.nn.functional.normalize(ends.mean(0), dim=-1))
     torch.testing.assert_close(ends.norm(dim=1), torch.ones(2))
+
+
+@torch.inference_mode()
+def test_with_the_mirror_image_a_mirrored_photo_has_the_mirrored_mask(model: Model) -> None:
+    looking = Model(replace(CONFIG, second_look=1.0)).eval()
+    looking.load_state_dict(model.state_dict())
+    pixels, prompts = torch.randn(2, 3, 64, 96), [Text("dog"), Text("cat")]
+    straight, mirrored = looking(pixels, prompts), looking(pixels.flip(3), prompts)
+    torch.testing.assert_close(mirrored.logits.flip(3), straight.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mirrored.presence, straight.presence, atol=1e-4, rtol=1e-4)
+    one, other = model(pixels, prompts).logits.sigmoid(), model(pixels.flip(3), prompts).logits.flip(3).sigmoid()
+    torch.testing.assert_close(straight.logits.sigmoid(), (one + other) / 2, atol=1e-4, rtol=1e-4)
+    smaller = Model(replace(CONFIG, second_look=0.75)).eval()
+    smaller.load_state_dict(model.state_dict())
+    assert smaller(pixels, prompts).logits.shape == straight.logits.shape
+    assert smaller(pixels[..., :32, :32], []).logits.shape == (2, 0, 8, 8)
 
 
 def test_templates_are_averaged(model: Model) -> None:

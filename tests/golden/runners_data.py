@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,37 +26,46 @@ from promptseg.data.randomness import Draws
 from promptseg.models.clipseg.visual import blend
 
 
-class Recorded(Draws):
-    """Torch's generator as the published code seeds it, with every draw written down."""
+class GlobalDraws(Draws):
+    """Torch's global generator, which the published code draws from, its blending modes included."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(0)
-        self.generator.manual_seed(seed)
-        self.log: list[list[Any]] = []
+        self.generator = torch.manual_seed(seed)
 
-    def integer(self, below: int) -> int:
-        value = super().integer(below)
-        self.log.append(["randint", [0, below], [value]])
+
+@contextmanager
+def recorded_draws() -> Iterator[list[list[Any]]]:
+    """Every draw of torch.rand and torch.randint, as the published run wrote it down."""
+    log: list[list[Any]] = []
+    randint, rand = torch.randint, torch.rand
+
+    def logged_randint(low: int, high: int, *rest: Any, **options: Any) -> Tensor:
+        value = randint(low, high, *rest, **options)
+        log.append(["randint", [low, high], [int(value)]])
         return value
 
-    def unit(self) -> float:
-        value = super().unit()
-        self.log.append(["rand", [value]])
+    def logged_rand(*shape: Any, **options: Any) -> Tensor:
+        value = rand(*shape, **options)
+        log.append(["rand", [float(value)]])
         return value
+
+    with patch.object(torch, "randint", logged_randint), patch.object(torch, "rand", logged_rand):
+        yield log
 
 
 def crops(case: Case) -> Results:
     """Windows around masks, and how often was drawn."""
     results: dict[str, Any] = {}
     for index, run in enumerate(case.args["cases"]):
-        draws = Recorded(run["torch_seed"])
         options = {name: run[name] for name in ("iterations", "min_frac", "best_of")}
-        crop = find_crop(run["mask"].numpy() != 0, (run["crop"], run["crop"]), draws, **options)
+        with recorded_draws() as log:
+            crop = find_crop(run["mask"].numpy() != 0, (run["crop"], run["crop"]), GlobalDraws(run["torch_seed"]), **options)
         results[f"{index}/rows"] = [crop.rows.start, crop.rows.stop]
         results[f"{index}/columns"] = [crop.columns.start, crop.columns.stop]
         results[f"{index}/returned_flag"] = crop.poor
-        results[f"{index}/n_draws"] = len(draws.log)
-        results[f"{index}/first_draws"] = draws.log[:6]
+        results[f"{index}/n_draws"] = len(log)
+        results[f"{index}/first_draws"] = log[:6]
         results[f"{index}/pixels_in_crop"] = crop.pixels
     return results
 
@@ -85,11 +96,12 @@ def phrasecut(case: Case) -> Results:
         for run in args["filters"]:
             results[f"filter/{run['name']}"] = _ids(_data(found, run["options"]).phrases)
         for index, run in enumerate(args["samples"]):
-            data, draws = _data(found, args["configs"][run["config"]]), Recorded(run["torch_seed"])
-            sample = data.draw(run["index"], draws)
+            config = args["configs"][run["config"]]
+            data = _data(found, config)
+            with recorded_draws() as log:
+                results |= _item(index, data.draw(run["index"], GlobalDraws(run["torch_seed"])), config["mask"])
             asked = data.phrases[run["index"]]
-            results[f"{index}/sample_id"], results[f"{index}/draws"] = [asked.image, asked.index], draws.log
-            results |= _item(index, sample, args["configs"][run["config"]]["mask"])
+            results[f"{index}/sample_id"], results[f"{index}/draws"] = [asked.image, asked.index], log
     return results
 
 
@@ -139,13 +151,10 @@ def shown(sample: PromptSample, mask: str, crop_size: int) -> list[Any]:
     mode = mask.removeprefix("text_and_").removeprefix("text")
     if not mode:
         return text
-    if mode == "separate":
-        support = sample.support
-        image, region = (torch.zeros_like(sample.image), sample.target[0] * 0) if support is None else (support.image, support.mask)
-        return [*text, image, region]
-    if sample.support is None:
-        return [*text, torch.zeros_like(sample.image)]
-    return [*text, blend(sample.support.image, sample.support.mask, mode, crop_size)[0]]
+    if sample.support is not None:
+        return [*text, *blend(sample.support.image, sample.support.mask, mode, crop_size)]
+    nothing = torch.zeros_like(sample.image)
+    return [*text, nothing, nothing[0]] if mode.startswith("separate") else [*text, nothing]
 
 
 # --- Pascal-5i --------------------------------------------------------------------------------------------------------------------------

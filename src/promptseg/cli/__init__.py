@@ -37,7 +37,7 @@ app.command(epilog=convert.EPILOG)(convert.convert)
 app.command()(verify.verify)
 app.command()(train.train)
 app.command(epilog=finetune.EPILOG)(finetune.finetune)
-app.command("eval")(evaluate.evaluate)
+app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)
 

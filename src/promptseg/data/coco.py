@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from PIL import Image
 from ..errors import DataError, ImageError
 from .filling import fill_coco
 from .photosets import segmentation_mask
-from .samples import IGNORE, Labels, LabelSample, PhotoSet, Region, RegionSample, one_of, read_json, read_labels, reason
+from .samples import IGNORE, Labels, LabelSample, PhotoSet, Region, RegionSample, one_of, read_json, read_labels, reason, size_stated
 from .vocabularies import names
 
 __all__ = ["CocoTable", "coco_instances", "coco_panoptic", "coco_stuff", "read_coco"]
@@ -23,6 +22,7 @@ __all__ = ["CocoTable", "coco_instances", "coco_panoptic", "coco_stuff", "read_c
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
 # category ids 1..182 that no photo of the published maps shows
 NOT_USED = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91))
+NO_SEGMENT = 0  # of a panoptic map: nothing is known of the pixel
 STUFF_IDS = tuple(number for number in range(1, 183) if number not in NOT_USED)
 
 
@@ -85,7 +85,7 @@ def region_samples(table: CocoTable, photo: Callable[[dict[str, Any]], Path]) ->
 
 
 def _sample(table: CocoTable, image: dict[str, Any], path: Path) -> RegionSample:
-    size, annotations = (int(image["height"]), int(image["width"])), table.annotations[image["id"]]
+    size, annotations = size_stated(image, table.file), table.annotations[image["id"]]
     return RegionSample(str(image["id"]), path, table.classes, size, partial(_regions, table, annotations, size))
 
 
@@ -179,31 +179,49 @@ def coco_panoptic(root: Path, split: str = "val2017") -> PhotoSet[RegionSample]:
     file = root / "annotations" / f"panoptic_{split}.json"
     table = read_json(file)
     try:
-        categories = {category["id"]: category for category in table["categories"]}
-        classes = tuple(categories[number]["name"] for number in sorted(categories))
-        by_image: defaultdict[int, dict[str, Any]] = defaultdict(dict, {entry["image_id"]: entry for entry in table["annotations"]})
-        samples = tuple(_panoptic_sample(root, split, image, by_image[image["id"]], categories, classes) for image in table["images"])
-    except (KeyError, TypeError) as error:
+        kinds = {category["id"]: (str(category["name"]), bool(category["isthing"])) for category in table["categories"]}
+        classes = tuple(kinds[number][0] for number in sorted(kinds))
+        segments = {entry["image_id"]: _segments(entry, kinds) for entry in table["annotations"]}
+        maps = {entry["image_id"]: file.with_suffix("") / entry["file_name"] for entry in table["annotations"]}
+        samples = (
+            RegionSample(
+                id=str(image["id"]),
+                path=root / split / image["file_name"],
+                classes=classes,
+                size=size_stated(image, file),
+                regions=partial(_panoptic_regions, maps[image["id"]], segments[image["id"]]),
+                whole=True,
+            )
+            for image in table["images"]
+        )
+        return PhotoSet("coco-panoptic", classes, tuple(samples))
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is not in COCO's panoptic format: {error!r} is missing or misplaced. Download it again.") from None
-    return PhotoSet("coco-panoptic", classes, samples)
 
 
-def _panoptic_sample(
-    root: Path, split: str, image: dict[str, Any], entry: dict[str, Any], categories: Mapping[int, dict[str, Any]], classes: tuple[str, ...]
-) -> RegionSample:
-    segments, file = entry["segments_info"], root / "annotations" / f"panoptic_{split}" / entry["file_name"]
-    size = (int(image["height"]), int(image["width"]))
-    regions = partial(_segments, file, segments, categories)
-    return RegionSample(str(image["id"]), root / split / image["file_name"], classes, size, regions)
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A line of ``segments_info``."""
+
+    id: int
+    name: str
+    thing: bool
+    crowd: bool
 
 
-def _segments(file: Path, segments: list[dict[str, Any]], categories: Mapping[int, dict[str, Any]]) -> tuple[Region, ...]:
+def _segments(entry: Mapping[str, Any], kinds: Mapping[int, tuple[str, bool]]) -> tuple[_Segment, ...]:
+    lines = entry["segments_info"]
+    return tuple(_Segment(int(line["id"]), *kinds[line["category_id"]], bool(line.get("iscrowd"))) for line in lines)
+
+
+def _panoptic_regions(file: Path, segments: tuple[_Segment, ...]) -> tuple[Region, ...]:
     ids = read_segment_ids(file)
-    return tuple(_segment(ids == segment["id"], segment, categories[segment["category_id"]]) for segment in segments)
-
-
-def _segment(mask: np.ndarray, segment: Mapping[str, Any], category: Mapping[str, Any]) -> Region:
-    return Region(category["name"], mask, crowd=bool(segment.get("iscrowd")), thing=bool(category.get("isthing", True)))
+    strange = set(np.unique(ids).tolist()) - {segment.id for segment in segments} - {NO_SEGMENT}
+    if strange:
+        raise DataError(f"{file} holds the segments {sorted(strange)[:5]}, which its annotation does not list. Download both again.")
+    return tuple(Region(segment.name, ids == segment.id, segment.crowd, segment.thing) for segment in segments)
 
 
 def read_segment_ids(file: Path) -> Labels:
@@ -215,7 +233,7 @@ def read_segment_ids(file: Path) -> Labels:
     try:
         with Image.open(file) as picture:
             red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB"), dtype=np.int32), -1, 0)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged picture may raise nearly anything
         raise DataError(f"{file} cannot be read as a panoptic map: {reason(error)}. Download or copy this file again.") from None
     ids: Labels = red + 256 * green + 65536 * blue
     return ids

@@ -17,6 +17,7 @@ __all__ = ["fill_coco", "fill_polygons"]
 Points = NDArray[np.float64]
 NEAR = 1e-6  # pixels: crossings this close to a pixel's centre are decided by the exact test
 AT_VERTEX = 1e-12  # pixels, of the published test
+FAR = 100_000  # pixels: coordinates of no photo
 FINE = 5  # COCO draws outlines on a grid so many times as fine
 
 
@@ -33,9 +34,15 @@ def fill_polygons(polygons: Iterable[Points], size: tuple[int, int]) -> NDArray[
 
 
 def fill_coco(polygons: Iterable[Points], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Union of polygons (K, 2) of (x, y) in pixels -> (H, W) bool, as COCO's tools turn polygons into runs."""
+    """Union of polygons (K, 2) of (x, y) in pixels -> (H, W) bool, as COCO's tools turn polygons into runs.
+
+    Raises:
+        ValueError: a coordinate is no number or absurdly far from the photo.
+    """
     mask = np.zeros(size, dtype=np.bool_)
     for polygon in polygons:
+        if not (np.abs(polygon) < FAR).all():
+            raise ValueError(f"a coordinate is not a number within {FAR} pixels")
         column, row = _turns(_outline(np.asarray(polygon, dtype=np.float64)), size)
         turns = np.bincount(column * size[0] + row, minlength=mask.size + 1)[: mask.size]
         mask |= (np.cumsum(turns) & 1).astype(np.bool_).reshape(size[1], size[0]).T

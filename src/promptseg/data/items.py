@@ -54,7 +54,10 @@ class PromptSample:
 
 
 class PromptData(ABC):
-    """A map-style data set of `PromptSample`. Set ``epoch`` before each pass; every item then draws anew."""
+    """A map-style data set of `PromptSample`.
+
+    Set ``epoch`` before each pass, and before a loader copies the data set to its workers; every item then draws anew.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed, self.epoch = seed, 0

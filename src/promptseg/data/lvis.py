@@ -56,7 +56,7 @@ def lvis_table(root: Path, split: str) -> CocoTable:
 
 def photo_path(root: Path, image: Mapping[str, Any]) -> Path:
     """Where a listed photo lies: LVIS v1 gives an address that ends in FOLDER/FILE."""
-    folder, name = str(image["coco_url"]).split("/")[-2:]
+    *_, folder, name = ("", *str(image["coco_url"]).split("/"))
     return root / folder / name
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 
 from ..errors import DataError
 from ..images import load_mask
-from .coco import read_coco, region_samples
+from .coco import CocoTable, read_coco, region_samples
 from .filling import fill_coco
 from .photosets import AnnotatedPhoto
 from .samples import LabelSample, PhotoSet, Region, RegionSample, Sample, label_map, read_lines, reason
@@ -27,6 +29,7 @@ Zero: TypeAlias = Literal["background", "ignore"]
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAPS = (".png", ".tif", ".tiff", ".bmp")  # without loss: a JPEG smears ids
 MASK_FOLDERS = ("masks", "labels", "annotations")
+NO_INSTANCES = ("caption", "keypoint", "panoptic", "stuff")  # in names of COCO's other annotation files
 NOTHING = ("background", "unlabelled", "unlabeled", "void", "ignore", "_background_")  # first lines of class lists that name the value 0
 
 
@@ -37,7 +40,7 @@ def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSe
                       value k = line k of classes.txt, 0 = none of them, 255 = ignored. A first line "background" names the value 0.
     A folder a class: ROOT/images/NAME.jpg, ROOT/masks/CLASS/NAME.png
                       not 0 = the class; no file = the photo does not show it
-    COCO:             a JSON file, or a folder that has one; photos beside it or in images/
+    COCO:             a JSON file, or a folder with one or several (its parts); photos beside it or in images/
     YOLO-seg:         ROOT/data.yaml with names; images/.../NAME.jpg, labels/.../NAME.txt
                       one line per thing: class x0 y0 x1 y1 ..., classes from 0, coordinates as shares 0..1 of the photo
     "labels" or "annotations" may stand for "masks".
@@ -56,7 +59,8 @@ def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSe
     photos = readers[kind_of(path)](path)
     if split == "all":
         return photos
-    kept = tuple(sample for sample in photos if split in sample.path.parts)
+    base = path if path.is_dir() else path.parent
+    kept = tuple(sample for sample in photos if split in Path(os.path.relpath(sample.path, base)).parts)
     if not kept:
         raise DataError(f"None of the {len(photos)} photos of {path} lies in a folder named {split!r}; name one that exists, or all.")
     return PhotoSet(photos.name, photos.classes, kept)
@@ -74,12 +78,12 @@ def kind_of(path: Path) -> Kind:
         raise DataError(f"{path} is neither a folder nor a .json file. `promptseg data list own` shows the forms that are read.")
     if _yaml_file(path):
         return "yolo"
-    if coco_file(path):
+    masks, listed = mask_folder(path), (path / "classes.txt").is_file()
+    if coco_files(path) and not listed:
         return "coco"
-    masks = mask_folder(path)
     if masks is not None and any(entry.is_dir() for entry in masks.iterdir()):
         return "folders"
-    if masks is not None and (path / "classes.txt").is_file():
+    if masks is not None and listed:
         return "maps"
     lacks = "no folder masks" if masks is None else "no classes.txt beside masks (one class per line), and no folder per class in it"
     raise DataError(f"{path} has {lacks}, no COCO .json and no data.yaml. `promptseg data list own` shows the forms that are read.")
@@ -205,26 +209,39 @@ def size_of(photo: Path) -> tuple[int, int]:
     try:
         with Image.open(photo) as picture:
             return picture.height, picture.width
-    except (OSError, ValueError):
+    except Exception:  # a damaged picture may raise nearly anything
         return 0, 0
 
 
 # --- COCO -------------------------------------------------------------------------------------------------------------------------------
 
 
-def coco_file(folder: Path) -> Path | None:
-    """The annotation file of a folder: a JSON file in it, in annotations/ or in a part such as train/."""
-    files = [*sorted(folder.glob("*.json")), *sorted(folder.glob("annotations/*.json")), *sorted(folder.glob("*/_annotations.coco.json"))]
-    return next((file for file in files if "caption" not in file.name and "keypoint" not in file.name), None)
+def coco_files(path: Path) -> list[Path]:
+    """The file itself, or the annotation files of a folder: in it, in annotations/, or in parts such as train/."""
+    if path.is_file():
+        return [path]
+    found = (file for place in ("*.json", "annotations/*.json", "*/_annotations.coco.json") for file in sorted(path.glob(place)))
+    return [file for file in found if not any(word in file.name for word in NO_INSTANCES)]
 
 
 def _coco(path: Path) -> PhotoSet[RegionSample]:
-    file = path if path.is_file() else known(coco_file(path), path)
-    table = read_coco(file)
-    places = (file.parent, file.parent / "images", file.parent.parent, file.parent.parent / "images")
+    tables = [read_coco(file) for file in coco_files(path)]
+    classes = tables[0].classes
+    other = next((table for table in tables if table.classes != classes), None)
+    if other is not None:
+        raise DataError(f"{tables[0].file} and {other.file} list different categories. Name one of the files instead of the folder.")
+    return PhotoSet("own", classes, tuple(sample for table in tables for sample in _coco_samples(table, several=len(tables) > 1)))
+
+
+def _coco_samples(table: CocoTable, *, several: bool) -> Iterable[RegionSample]:
+    """The photos of a file; where there are ``several`` files, their ids are told apart by its folder and name."""
+    beside = table.file.parent
     names = [str(image.get("file_name", "")) for image in table.images[:1]]
+    places = (beside, beside / "images", beside.parent, beside.parent / "images", *sorted(beside.parent.glob("*/")))
     folder = next((place for place in places if names and (place / names[0]).is_file()), places[1])
-    return PhotoSet("own", table.classes, region_samples(table, lambda image: folder / image["file_name"]))
+    samples = region_samples(table, lambda image: folder / image["file_name"])
+    part = f"{beside.name}/{table.file.stem}/"
+    return (replace(sample, id=part + sample.id) for sample in samples) if several else samples
 
 
 # --- YOLO-seg ---------------------------------------------------------------------------------------------------------------------------

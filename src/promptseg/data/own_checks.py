@@ -12,8 +12,9 @@ from PIL import Image
 from ..errors import DataError
 from ..images import ORIENTATION
 from .checks import EXAMPLES, Finding
-from .own import MAPS, coco_file, kind_of, known, map_classes, mask_folder, own, photos_in, with_suffix, yolo_classes, yolo_file
-from .samples import read_json, read_labels, read_lines
+from .coco import read_coco
+from .own import MAPS, coco_files, kind_of, known, map_classes, mask_folder, own, photos_in, with_suffix, yolo_classes, yolo_file
+from .samples import read_labels, read_lines, size_stated
 
 __all__ = ["label_findings"]
 
@@ -46,8 +47,8 @@ def _rotation(photo: Path) -> int:
     try:
         with Image.open(photo) as picture:
             return int(picture.getexif().get(ORIENTATION, 1))
-    except (OSError, ValueError):
-        return 1  # reading the photo will tell
+    except Exception:  # reading the photo will tell
+        return 1
 
 
 # --- label maps -------------------------------------------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def _value_findings(values: Mapping[Path, set[int]], last: int, allowed: str) ->
 
 
 def _shifted(everywhere: set[int], last: int) -> str:
-    """A guess at off-by-one: the highest id is one too high and the lowest is not used."""
+    """A guess at off-by-one, where the highest id is one too high."""
     if everywhere and max(everywhere) == last + 1:
         return "; they look one too high: is a line missing at the head of classes.txt, such as background"
     return ""
@@ -116,25 +117,24 @@ def _in_folders(root: Path) -> Iterable[Finding | None]:
 
 
 def _in_coco(path: Path) -> Iterable[Finding | None]:
-    file = path if path.is_file() else known(coco_file(path), path)
-    table = read_json(file)
-    annotations = [entry for entry in table.get("annotations", ()) if isinstance(entry, dict)]
-    doubled = [number for number, count in Counter(entry.get("id") for entry in annotations).items() if count > 1 and number is not None]
-    yield _told(f"annotation ids that occur twice in {file.name}", doubled, wrong=False)
-    names = Counter(str(image.get("file_name")) for image in table.get("images", ()))
-    yield _told(f"photos that {file.name} lists twice", [name for name, count in names.items() if count > 1])
-    sizes = {image.get("id"): (image.get("width", 0), image.get("height", 0)) for image in table.get("images", ())}
-    beyond = [f"annotation {entry.get('id')}" for entry in annotations if _beyond(entry, sizes.get(entry.get("image_id"), (0, 0)))]
-    yield _told("polygons that reach beyond their photo: are width and height exchanged, or was the photo resized", beyond)
+    for file in coco_files(path):
+        table = read_coco(file)
+        ids = Counter(str(entry.get("id")) for group in table.annotations.values() for entry in group)
+        yield _told(f"annotation ids that occur twice in {file.name}", [number for number, count in ids.items() if count > 1], wrong=False)
+        names = Counter(str(image.get("file_name")) for image in table.images)
+        yield _told(f"photos that {file.name} lists twice", [name for name, count in names.items() if count > 1])
+        sizes = {image["id"]: size_stated(image, file) for image in table.images}
+        beyond = [str(entry.get("id")) for number, group in table.annotations.items() for entry in group if _beyond(entry, sizes[number])]
+        yield _told("annotations that reach beyond their photo: are width and height exchanged, or was the photo resized", beyond)
 
 
-def _beyond(annotation: Mapping[str, object], size: tuple[float, float]) -> bool:
+def _beyond(annotation: Mapping[str, object], size: tuple[int, int]) -> bool:
     polygons = annotation.get("segmentation")
     if not isinstance(polygons, list) or not polygons or not isinstance(polygons[0], list):
         return False
     slack = 2  # pixels: annotators draw along the edge
-    numbers = [value for polygon in polygons for value in polygon if isinstance(value, int | float)]
-    return bool(numbers) and (max(numbers[::2]) > size[0] + slack or max(numbers[1::2], default=0) > size[1] + slack)
+    numbers = [value for polygon in polygons if isinstance(polygon, list) for value in polygon if isinstance(value, int | float)]
+    return bool(numbers) and (max(numbers[::2]) > size[1] + slack or max(numbers[1::2], default=0) > size[0] + slack)
 
 
 # --- YOLO-seg ---------------------------------------------------------------------------------------------------------------------------

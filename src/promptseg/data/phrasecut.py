@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from .filling import fill_polygons
 from .items import PromptData, PromptSample, Support
 from .randomness import Draws, shuffled
 from .removal import removal
-from .samples import PhotoSet, Region, RegionSample, one_of, read_json, read_photo
+from .samples import PhotoSet, Region, RegionSample, one_of, read_json, read_photo, size_stated
 from .tensors import normalised, resize_image, resize_mask
 
 __all__ = ["SPLITS", "Phrase", "PhraseCut", "phrase_cut_plus", "phrasecut", "phrases"]
@@ -31,6 +32,7 @@ SPLITS = ("train", "val", "test", "miniv")
 WRONG_SIZES = frozenset(  # images whose file has not the size that the annotations were made for (published list)
     (150417, 285665, 498246, 61564, 285743, 498269, 498010, 150516, 150344, 286093, 61530, 150333, 286065, 285814, 498187, 285761, 498042)
 )
+KEPT = ("image_id", "phrase", "Polygons", "instance_boxes")  # of a line of the annotations
 CROP_TRIES, CROP_SHARE = 50, 0.05  # of `find_crop`, published
 
 
@@ -92,8 +94,8 @@ def phrases(root: Path, split: str) -> list[Phrase]:
     photos = read_json(table)
     by_image: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     try:
-        sizes = {photo["image_id"]: (int(photo["height"]), int(photo["width"])) for photo in photos}
-        for task in read_json(tasks):
+        sizes = {photo["image_id"]: size_stated(photo, table) for photo in photos}
+        for task in read_json(tasks, _packed):
             by_image[task["image_id"]].append(task)
         return [
             _phrase(root, image, index, task, size)
@@ -101,15 +103,26 @@ def phrases(root: Path, split: str) -> list[Phrase]:
             if image not in WRONG_SIZES
             for index, task in enumerate(by_image.get(image, ()))
         ]
+    except DataError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{tasks} or {table.name} is not in the format of VGPhraseCut v0 ({error!r}). Download it again.") from None
 
 
+def _packed(entry: dict[str, Any]) -> dict[str, Any]:
+    """A line of the annotations with its polygons as arrays, an eighth of the memory; what is malformed stays, to be told later."""
+    with suppress(TypeError, ValueError, KeyError):
+        entry["Polygons"] = [[np.asarray(polygon, dtype=np.float64) for polygon in thing] for thing in entry["Polygons"]]
+    return {name: entry[name] for name in KEPT if name in entry}
+
+
 def _phrase(root: Path, image: int, index: int, task: Mapping[str, Any], size: tuple[int, int]) -> Phrase:
     polygons = tuple(np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for thing in task["Polygons"] for polygon in thing)
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        raise ValueError("a coordinate is not a number")
     area = sum(width * height for _, _, width, height in task["instance_boxes"])
     path = root / "images" / f"{image}.jpg"
-    return Phrase(image, index, task["phrase"], path, size, polygons, area / (size[0] * size[1]))
+    return Phrase(image, index, str(task["phrase"]), path, size, polygons, area / (size[0] * size[1]))
 
 
 class PhraseCut(PromptData):

@@ -6,6 +6,7 @@ A reader returns a `PhotoSet`: a sequence of `Sample`, of which nothing is decod
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ..contracts import MAX_PIXELS
 from ..errors import DataError
 
 __all__ = ["IGNORE", "LabelSample", "PhotoSet", "Region", "RegionSample", "Sample"]
@@ -29,7 +31,7 @@ Bools: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(ABC):
     """One photo of a data set: its name there, its file, the classes that the set knows."""
 
     id: str
@@ -44,13 +46,13 @@ class Sample:
         """
         return read_photo(self.path)
 
+    @abstractmethod
     def masks(self) -> tuple[Mapping[str, Bools], Bools]:
         """Bool (H, W) of every class that is there, by name, and the pixels of which nothing is known.
 
         Raises:
             DataError: an annotation file is missing or malformed.
         """
-        raise TypeError(f"{type(self).__name__} says nothing about masks; readers give LabelSample or RegionSample.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +79,23 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class RegionSample(Sample):
-    """A photo with regions that may overlap. ``regions()`` -> one `Region` per annotation, in the order of the file."""
+    """A photo with regions that may overlap. ``regions()`` -> one `Region` per annotation, in the order of the file.
 
-    size: tuple[int, int]  # (H, W)
+    ``size`` (H, W) as the annotations state it. ``whole``: every pixel was annotated, so nothing is known where no region is; else that is
+    where none of the classes is.
+    """
+
+    size: tuple[int, int]
     regions: Callable[[], tuple[Region, ...]] = field(repr=False, compare=False)
+    whole: bool = False
 
     def masks(self) -> tuple[Mapping[str, Bools], Bools]:
         masks: dict[str, Bools] = {}
-        ignore = np.zeros(self.size, dtype=np.bool_)
+        ignore = np.full(self.size, self.whole)
         for region in self.regions():
+            if region.mask.shape != self.size:
+                found, wanted = (f"{shape[1]}x{shape[0]}" for shape in (region.mask.shape, self.size))
+                raise DataError(f"{self.path}: the mask of {region.name} is {found}, the annotations state {wanted}.")
             if region.crowd:
                 ignore |= region.mask
             elif region.name in masks:
@@ -136,7 +146,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             return np.array(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except Exception as error:  # a damaged picture may raise nearly anything
         raise DataError(f"{path} cannot be read as a photo: {reason(error)}. Download or copy this file again.") from None
 
 
@@ -149,21 +159,21 @@ def read_labels(path: Path) -> NDArray[np.integer[Any]]:
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except Exception as error:  # a damaged picture may raise nearly anything
         raise DataError(f"{path} cannot be read as a label map: {reason(error)}. Download or copy this file again.") from None
     if values.ndim != 2:
         raise DataError(f"{path} is a colour picture; a label map has one value per pixel (a palette or grey PNG). Convert its colours.")
     return values.astype(np.int32) if values.dtype == np.bool_ else values
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON.
+def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Parsed JSON; ``object_hook`` may replace each object as soon as it is read.
 
     Raises:
         DataError: missing or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_hook=object_hook)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
     except ValueError as error:
@@ -177,7 +187,7 @@ def read_lines(path: Path) -> list[str]:
         DataError: missing or not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors mark their files
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -186,6 +196,22 @@ def read_lines(path: Path) -> list[str]:
 def reason(error: Exception) -> str:
     """What went wrong, without the path that the message names already."""
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+
+
+def size_stated(entry: Mapping[str, Any], file: Path) -> tuple[int, int]:
+    """(H, W) of a photo as its entry in an annotation file states it.
+
+    Raises:
+        DataError: it has none, or an impossible one.
+    """
+    try:
+        height, width = int(entry["height"]), int(entry["width"])
+        if height > 0 and width > 0 and height * width <= MAX_PIXELS:
+            return height, width
+    except (KeyError, TypeError, ValueError):
+        pass
+    found = f"width {entry.get('width')!r} and height {entry.get('height')!r}"
+    raise DataError(f"{file}: the image {entry.get('id', entry.get('image_id'))!r} has {found}; both are whole numbers of pixels.")
 
 
 def one_of(value: str, allowed: Sequence[str], what: str) -> str:

@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class ShardSample(Sample):
         try:
             with Image.open(io.BytesIO(_read(self.path, self.photo))) as picture:
                 return np.array(picture.convert("RGB"))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged picture may raise nearly anything
             raise DataError(f"{self.path}: the photo of {self.id} cannot be read: {reason(error)}. Write the shard again.") from None
 
     def masks(self) -> tuple[Mapping[str, NDArray[np.bool_]], NDArray[np.bool_]]:
@@ -199,21 +200,16 @@ class ShardStream:
         return shuffled(self.files, self.seed, self.epoch)[self.reader :: self.readers]
 
     def __iter__(self) -> Iterator[ShardSample]:
-        return self.after(0)
+        draws = Draws(self.seed, self.epoch, self.reader)
+        held: list[ShardSample] = []
+        for file in self.mine:
+            for sample in samples_of(file, self.classes):
+                held.append(sample)
+                if len(held) >= self.window:
+                    yield held.pop(draws.integer(len(held)))
+        while held:
+            yield held.pop(draws.integer(len(held)))
 
     def after(self, skip: int) -> Iterator[ShardSample]:
         """The epoch's samples after the first ``skip``, of which only headers are read."""
-        draws = Draws(self.seed, self.epoch, self.reader)
-        held: list[ShardSample] = []
-        for sample in (sample for file in self.mine for sample in samples_of(file, self.classes)):
-            held.append(sample)
-            if len(held) >= self.window:
-                skip -= 1
-                taken = held.pop(draws.integer(len(held)))
-                if skip < 0:
-                    yield taken
-        while held:
-            skip -= 1
-            taken = held.pop(draws.integer(len(held)))
-            if skip < 0:
-                yield taken
+        return islice(self, skip, None)

@@ -5,152 +5,224 @@ Every mask is taken at the card's threshold and the photo's size; unlabelled pix
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..data import photosets
-from ..errors import DataError
+from ..data.samples import read_photo
+from ..errors import ConfigError, DataError
 from ..metrics import MaskIoU, PairIoU, Presence
 from ..prompts import Exemplar, Prompt
+from .photos import all_seen, not_empty
+from .protocol import Counted, Figures, Metrics, Part, Picture, Protocol, existing
+from .table import Row
 
 if TYPE_CHECKING:
+    from ..embeddings import PromptEmbedding
     from ..segmenter import Segmenter
 
 SMALLEST_THING = 0.01  # of the photo, for a COCO thing to be scored
 EXEMPLAR_SHARE = 0.05  # of its photo that an exemplar covers at least
-Progress = Callable[[str, int, int], None]
+FOLDERS = ("coco", "coco_person", "msrc", "davis")
+
+__all__ = ["Pocket", "exemplars_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure of the table. ``floor`` and ``aim`` are what the project holds itself to; lower is better where ``smaller`` is set."""
-
-    name: str
-    value: float
-    floor: float | None = None
-    aim: float | None = None
-    smaller: bool = False
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether the floor is met; None where there is none."""
-        if self.floor is None:
-            return None
-        return self.value <= self.floor if self.smaller else self.value >= self.floor
-
-
-@dataclass(frozen=True, slots=True)
-class Pocket:
+@dataclass(frozen=True)
+class Pocket(Protocol):
     """``root``: a folder with coco/, coco_person/, msrc/, davis/. ``every``: take only each n-th DAVIS frame (1: all)."""
 
-    root: Path
+    NAME: ClassVar[str] = "pocket"
+    TITLE: ClassVar[str] = "what the embedded model is held to: names on photos of MSRC, COCO and DAVIS, present and absent"
+    DATA: ClassVar[str] = "a folder with coco/, coco_person/, msrc/ and davis/ (docs/pocket.md)"
+    PROMPTS = ("text", "exemplar")
+
     every: int = 1
 
-    def run(self, segmenter: Segmenter, progress: Progress | None = None) -> tuple[Row, ...]:
-        """All figures, in the order of `docs/pocket.md`."""
-        root = Path(self.root)
-        if not (root / "msrc").is_dir():
-            raise DataError(f"{root} holds no msrc/ folder; --data wants the folder with coco/, coco_person/, msrc/ and davis/.")
-        step = progress or (lambda what, done, total: None)
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"every takes each n-th frame, n at least 1, not {self.every}.")
+
+    def parts(self) -> tuple[Part, ...]:
+        root = existing(self.root)
+        if missing := [name for name in FOLDERS if not (root / name).is_dir()]:
+            raise DataError(f"{root} holds no {missing[0]}/ folder; --data wants the folder with coco/, coco_person/, msrc/ and davis/.")
+        msrc = photosets.label_maps(root / "msrc", "msrc", drop=("horse",))
         return (
-            *_msrc(root, segmenter, step),
-            *_coco(root, segmenter, step),
-            _person(root, segmenter, step),
-            _davis(root, segmenter, self.every, step),
-            _one_shot(root, segmenter, step),
+            Names("MSRC", msrc),
+            Things("COCO", photosets.coco(root / "coco")),
+            People("people", photosets.coco(root / "coco_person", "coco_person")),
+            Frames(photosets.davis(root / "davis"), self.every),
+            OneShot("one-shot", msrc),
         )
 
+    def rows(self, counted: Mapping[str, Metrics]) -> tuple[Row, ...]:
+        """All figures, in the order of `docs/pocket.md`."""
+        msrc, coco = (Photos.figures_of(counted[name]) for name in ("MSRC", "COCO"))
+        # J is averaged over a sequence's frames, then over sequences (Perazzi et al. 2016)
+        sequences = [*counted["DAVIS"]["present"].compute().per_class.values()]
+        return (
+            Row("MSRC, 22 names on every photo: mIoU over the set", counted["MSRC"]["over_set"].compute().mean, 0.76, 0.82),
+            Row("MSRC, present names: mean IoU", msrc["present"], 0.82, 0.90),
+            Row("MSRC, absent names with a mask over 1 %", msrc["false masks"], 0.07, 0.03, smaller=True),
+            Row("MSRC, presence: Matthews correlation", msrc["matthews"]),
+            Row("COCO, present things of at least 1 %: mean IoU", coco["present"], 0.36, 0.48),
+            Row("COCO, absent names with a mask over 1 %", coco["false masks"], 0.07, 0.03, smaller=True),
+            Row("COCO, presence: Matthews correlation", coco["matthews"]),
+            Row('coco_person, "person": mean IoU', counted["people"]["present"].compute().mean, 0.70, 0.82),
+            Row("DAVIS from its text prompt, frame by frame: mean J", float(np.mean(sequences)), 0.46, 0.60),
+            Row("MSRC, exemplar of the same class from another photo: mean IoU", counted["one-shot"]["present"].compute().mean, 0.50, 0.65),
+        )
 
-def _validation(photos: Iterable[photosets.AnnotatedPhoto]) -> list[photosets.AnnotatedPhoto]:
-    return [photo for photo in photos if photo.validation]
+    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+        columns = {f"{part}: mean IoU": metrics["present"].compute().per_class for part, metrics in counted.items()}
+        return {"MSRC: IoU over the set": counted["MSRC"]["over_set"].compute().per_class, **columns}
+
+    def constants(self, segmenter: Segmenter) -> dict[str, Any]:
+        rules = {"threshold": segmenter.card.threshold, "presence threshold": segmenter.card.presence_threshold}
+        limits = {"smallest COCO thing": SMALLEST_THING, "smallest exemplar": EXEMPLAR_SHARE}
+        return {
+            **super().constants(segmenter),
+            **rules,
+            "fit": segmenter.card.preprocess.fit,
+            "size": segmenter.card.preprocess.size,
+            **limits,
+        }
 
 
-def _msrc(root: Path, segmenter: Segmenter, step: Progress) -> tuple[Row, ...]:
-    photos = photosets.label_maps(root / "msrc", "msrc", drop=("horse",))
-    names = sorted({name for photo in photos for name in (*photo.present, *photo.absent)})
-    over_set, present, presence = MaskIoU(), PairIoU(), Presence()
-    validation = _validation(photos)
-    for done, photo in enumerate(validation):
-        step("MSRC", done, len(validation))
+class Photos(Part):
+    """The validation photos of a set, and what is asked about each."""
+
+    def __init__(self, name: str, photos: Sequence[photosets.AnnotatedPhoto]) -> None:
+        self.name = name
+        self.photos = [photo for photo in photos if photo.validation]
+        self.names = sorted({name for photo in photos for name in (*photo.present, *photo.absent)})
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return [photo.id for photo in self.photos]
+
+    def metrics(self) -> dict[str, Any]:
+        return {"present": PairIoU(), "presence": Presence()}
+
+    def figures(self, metrics: Metrics) -> Figures:
+        return self.figures_of(metrics)
+
+    @staticmethod
+    def figures_of(metrics: Metrics) -> dict[str, float]:
+        """Mean IoU of present names, and how absent ones were answered where they were asked for."""
+        result = {"present": metrics["present"].compute().mean}
+        if "presence" in metrics:
+            presence = metrics["presence"].compute()
+            result |= {"false masks": presence.false_masks, "matthews": presence.matthews}
+        return result
+
+
+class Names(Photos):
+    """MSRC: every name asked on every photo."""
+
+    def metrics(self) -> dict[str, Any]:
+        return {"over_set": MaskIoU(), **super().metrics()}
+
+    def count(self, index: int, segmenter: Segmenter) -> Counted:
+        photo, metrics = self.photos[index], self.metrics()
         truth, unknown = photo.masks()
-        for name, answer in zip(names, segmenter(photo.path, names), strict=True):
-            mask = answer.mask
-            target = truth.get(name, np.zeros_like(mask))
-            over_set.update(name, mask, target, ~unknown)
-            presence.update(name in truth, answer.present, (mask & ~unknown).mean())
+        found = all_seen(segmenter(photo.path, self.names), self.names, segmenter)
+        for name, answer in found.items():
+            target = truth.get(name, np.zeros_like(answer.mask))
+            metrics["over_set"].update(name, answer.mask, target, ~unknown)
+            metrics["presence"].update(name in truth, answer.present, (answer.mask & ~unknown).mean())
             if name in truth:
-                present.update(name, mask, target, ~unknown)
-    return (
-        Row("MSRC, 22 names on every photo: mIoU over the set", over_set.compute().mean, 0.76, 0.82),
-        Row("MSRC, present names: mean IoU", present.compute().mean, 0.82, 0.90),
-        Row("MSRC, absent names with a mask over 1 %", presence.compute().false_masks, 0.07, 0.03, smaller=True),
-        Row("MSRC, presence: Matthews correlation", presence.compute().matthews),
-    )
+                metrics["present"].update(name, answer.mask, target, ~unknown)
+        return Counted(metrics, lambda: Picture(read_photo(photo.path), not_empty(found), truth))
 
 
-def _coco(root: Path, segmenter: Segmenter, step: Progress) -> tuple[Row, ...]:
-    photos = photosets.coco(root / "coco")
-    names = sorted({name for photo in photos for name in (*photo.present, *photo.absent)})
-    present, presence = PairIoU(), Presence()
-    validation = _validation(photos)
-    for done, photo in enumerate(validation):
-        step("COCO", done, len(validation))
+class Things(Photos):
+    """COCO: every name asked on every photo; names of which only a crowd is there count neither way."""
+
+    def count(self, index: int, segmenter: Segmenter) -> Counted:
+        photo, metrics = self.photos[index], self.metrics()
         truth, unknown = photo.masks()
+        found = all_seen(segmenter(photo.path, self.names), self.names, segmenter)
         absent = set(photo.absent)
-        for name, answer in zip(names, segmenter(photo.path, names), strict=True):
-            mask = answer.mask
+        for name, answer in found.items():
             if name in absent:
-                presence.update(False, answer.present, mask.mean())
+                metrics["presence"].update(False, answer.present, answer.mask.mean())
             elif name in truth:
-                presence.update(True, answer.present, mask.mean())
+                metrics["presence"].update(True, answer.present, answer.mask.mean())
                 if truth[name].mean() >= SMALLEST_THING:
-                    present.update(name, mask, truth[name], ~unknown)
-    return (
-        Row("COCO, present things of at least 1 %: mean IoU", present.compute().mean, 0.36, 0.48),
-        Row("COCO, absent names with a mask over 1 %", presence.compute().false_masks, 0.07, 0.03, smaller=True),
-        Row("COCO, presence: Matthews correlation", presence.compute().matthews),
-    )
+                    metrics["present"].update(name, answer.mask, truth[name], ~unknown)
+        return Counted(metrics, lambda: Picture(read_photo(photo.path), not_empty(found), truth))
 
 
-def _person(root: Path, segmenter: Segmenter, step: Progress) -> Row:
-    score = PairIoU()
-    validation = _validation(photosets.people(root / "coco_person"))
-    for done, photo in enumerate(validation):
-        step("people", done, len(validation))
+class People(Photos):
+    """COCO photos of people: "person" alone."""
+
+    def metrics(self) -> dict[str, Any]:
+        return {"present": PairIoU()}
+
+    def count(self, index: int, segmenter: Segmenter) -> Counted:
+        photo, metrics = self.photos[index], self.metrics()
         truth, unknown = photo.masks()
-        score.update("person", segmenter(photo.path, "person")[0].mask, truth["person"], ~unknown)
-    return Row('coco_person, "person": mean IoU', score.compute().mean, 0.70, 0.82)
+        mask = segmenter(photo.path, "person")[0].mask
+        metrics["present"].update("person", mask, truth["person"], ~unknown)
+        return Counted(metrics, lambda: Picture(read_photo(photo.path), {"person": mask}, truth))
 
 
-def _davis(root: Path, segmenter: Segmenter, every: int, step: Progress) -> Row:
-    score = PairIoU()
-    sequences = photosets.davis(root / "davis")
-    for done, sequence in enumerate(sequences):
-        step("DAVIS", done, len(sequences))
-        for index in range(0, len(sequence.frames), every):
-            mask = segmenter(sequence.frames[index], sequence.prompt)[0].mask
-            score.update(sequence.name, mask, sequence.mask(index))
-    # J is averaged over a sequence's frames, then over sequences (Perazzi et al. 2016)
-    return Row("DAVIS from its text prompt, frame by frame: mean J", float(np.mean([*score.compute().per_class.values()])), 0.46, 0.60)
+class Frames(Photos):
+    """DAVIS: each sequence's phrase in each n-th frame. Sequences, not frames, are drawn for the interval."""
+
+    def __init__(self, sequences: Sequence[photosets.Sequence], every: int) -> None:
+        self.name = "DAVIS"
+        self.frames = [(sequence, index) for sequence in sequences for index in range(0, len(sequence.frames), every)]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return [f"{sequence.name}/{sequence.frames[index].stem}" for sequence, index in self.frames]
+
+    @property
+    def groups(self) -> Sequence[str]:
+        return [sequence.name for sequence, _ in self.frames]
+
+    def metrics(self) -> dict[str, Any]:
+        return {"present": PairIoU()}
+
+    def count(self, index: int, segmenter: Segmenter) -> Counted:
+        (sequence, place), metrics = self.frames[index], self.metrics()
+        mask, target = segmenter(sequence.frames[place], sequence.prompt)[0].mask, sequence.mask(place)
+        metrics["present"].update(sequence.name, mask, target)
+        shown = {sequence.prompt: mask}, {sequence.prompt: target}
+        return Counted(metrics, lambda: Picture(read_photo(sequence.frames[place]), *shown))
 
 
-def _one_shot(root: Path, segmenter: Segmenter, step: Progress) -> Row:
-    photos = photosets.label_maps(root / "msrc", "msrc", drop=("horse",))
-    exemplars = exemplars_of(photos)
-    score = PairIoU()
-    validation = _validation(photos)
-    embedded = {name: segmenter.embed_prompts([exemplar]) for name, exemplar in exemplars.items()}
-    for done, photo in enumerate(validation):
-        step("one-shot", done, len(validation))
+class OneShot(Photos):
+    """MSRC: each class that is there, shown by an example from a training photo."""
+
+    def __init__(self, name: str, photos: Sequence[photosets.AnnotatedPhoto]) -> None:
+        super().__init__(name, photos)
+        self._all = photos
+        self._embedded: dict[str, PromptEmbedding] = {}
+
+    def metrics(self) -> dict[str, Any]:
+        return {"present": PairIoU()}
+
+    def count(self, index: int, segmenter: Segmenter) -> Counted:
+        photo, metrics = self.photos[index], self.metrics()
         truth, unknown = photo.masks()
-        for name in photo.present:
-            if name in embedded:
-                score.update(name, segmenter(photo.path, embedded[name])[0].mask, truth[name], ~unknown)
-    return Row("MSRC, exemplar of the same class from another photo: mean IoU", score.compute().mean, 0.50, 0.65)
+        embedded = self._examples(segmenter)
+        found = {name: segmenter(photo.path, embedded[name])[0].mask for name in photo.present if name in embedded}
+        for name, mask in found.items():
+            metrics["present"].update(name, mask, truth[name], ~unknown)
+        return Counted(metrics, lambda: Picture(read_photo(photo.path), found, truth))
+
+    def _examples(self, segmenter: Segmenter) -> dict[str, PromptEmbedding]:
+        """Per class its encoded example; made with the first photo, so that a finished part that is resumed needs none."""
+        if not self._embedded:
+            self._embedded.update({name: segmenter.embed_prompts([exemplar]) for name, exemplar in exemplars_of(self._all).items()})
+        return self._embedded
 
 
 def exemplars_of(photos: Sequence[photosets.AnnotatedPhoto]) -> dict[str, Prompt]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,14 @@ from .tower import HEAD, EfficientNetLite
 
 NOTHING = -20.0  # logit of a probability of 2e-9
 PROMPTS_AT_ONCE = 32  # decoded together; bounds the memory of a thousand prompts
+
+
+@dataclass(frozen=True, slots=True)
+class TwoLooks:
+    """Features of B photos and, at another size, of their mirror images."""
+
+    first: PocketImage
+    mirrored: PocketImage
 
 
 class Model(nn.Module):
@@ -48,11 +57,14 @@ class Model(nn.Module):
 
     # --- the three questions ---
 
-    def encode_image(self, pixel_values: Tensor) -> PocketImage:
+    def encode_image(self, pixel_values: Tensor) -> PocketImage | TwoLooks:
         """pixel_values (B, 3, h, w) normalised, h and w multiples of 32."""
-        taps = self.tower(pixel_values.contiguous(memory_format=torch.channels_last))
-        image: PocketImage = self.neck(taps, self.classifier)
-        return image
+        image, scale = self.features(pixel_values), self.config.second_look
+        if not scale:
+            return image
+        size = [max(32, round(side * scale / 32) * 32) for side in pixel_values.shape[2:]]
+        smaller = pixel_values if scale == 1 else F.interpolate(pixel_values, size=size, mode="bilinear", antialias=True)
+        return TwoLooks(image, self.features(smaller.flip(3)))
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """Texts, exemplars (decoded photo and mask) and blends -> unit vectors (N, text_width)."""
@@ -62,8 +74,16 @@ class Model(nn.Module):
         condition = torch.stack(rows) if rows else torch.zeros(0, width, device=self.class_keys.device)
         return PromptFeatures(tuple(prompts), condition)
 
-    def decode(self, image: PocketImage, prompts: PromptFeatures) -> DenseLogits:
-        """Every prompt on every photo: logits (B, N, h/4, w/4), presence (B, N)."""
+    def decode(self, image: PocketImage | TwoLooks, prompts: PromptFeatures) -> DenseLogits:
+        """Every prompt on every photo: logits (B, N, h/4, w/4), presence (B, N); of two looks the mean probability."""
+        if isinstance(image, TwoLooks) and not len(prompts.condition):
+            return self.decode(image.first, prompts)
+        if isinstance(image, TwoLooks):
+            one, other = self.decode(image.first, prompts), self.decode(image.mirrored, prompts)
+            assert one.presence is not None
+            assert other.presence is not None
+            mirrored = F.interpolate(other.logits.flip(3), size=one.logits.shape[2:], mode="bilinear")
+            return DenseLogits(_mean_logit(one.logits, mirrored), _mean_logit(one.presence, other.presence))
         condition = prompts.condition.to(image.grid.dtype)
         B, h, w = len(image.grid), *image.skip4.shape[-2:]
         logits = image.grid.new_empty(B, len(condition), h, w, dtype=torch.float32)
@@ -77,6 +97,12 @@ class Model(nn.Module):
         return self.decode(self.encode_image(pixel_values), self.encode_prompts(prompts))
 
     # --- parts ---
+
+    def features(self, pixel_values: Tensor) -> PocketImage:
+        """pixel_values as `encode_image` takes them, just as they are."""
+        taps = self.tower(pixel_values.contiguous(memory_format=torch.channels_last))
+        image: PocketImage = self.neck(taps, self.classifier)
+        return image
 
     def answer(self, image: PocketImage, condition: Tensor) -> tuple[Tensor, Tensor]:
         """condition (B, K, text_width), each photo its own -> logits (B, K, h/4, w/4) and presence (B, K).
@@ -126,7 +152,7 @@ class Model(nn.Module):
         pixels = torch.from_numpy(photo.copy()).to(device).permute(2, 0, 1)[None].float() / 255
         pixels = F.interpolate(pixels, size=view.content, mode="bilinear", antialias=True)
         region = F.interpolate(torch.from_numpy(mask).to(device)[None, None].float(), size=view.content, mode="area")
-        image = self.encode_image(normalise(pixels, preprocess).to(dtype))
+        image = self.features(normalise(pixels, preprocess).to(dtype))
         return self.embed_region(self.pool(image, region.to(dtype)))[0, 0].float()
 
     def views(self, size: Size, options: Options) -> tuple[View, ...]:
@@ -147,6 +173,11 @@ class Model(nn.Module):
         model.to_empty(device="cpu")
         load(model, join(*state_dicts))
         return model.eval()
+
+
+def _mean_logit(a: Tensor, b: Tensor) -> Tensor:
+    """The logit of the mean of two probabilities, from their logits."""
+    return torch.logaddexp(F.logsigmoid(a), F.logsigmoid(b)) - torch.logaddexp(F.logsigmoid(-a), F.logsigmoid(-b))
 
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:

@@ -115,7 +115,7 @@ class PocketRun(TrainingRun):
         model.tower.eval()  # its batch statistics stay those of pretraining: batches here are small
         generator = torch.Generator().manual_seed(batch.first // self.batch_size)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            image = model.encode_image(normalise(data.pixels, model.config.preprocess))
+            image = model.features(normalise(data.pixels, model.config.preprocess))
         image = image.float()
         pooled = model.pool(image, data.targets * data.known[:, None])
         condition = self._conditions(data, generator)
