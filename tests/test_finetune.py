@@ -270,23 +270,24 @@ def test_classes_are_joined_chosen_and_said_in_words() -> None:
 # --- the family's part ------------------------------------------------------------------------------------------------------------------
 
 
-def _run(start: Path, names: tuple[str, ...], **options: Any) -> FineTune:
-    recipe = replace(PRESETS["head"], options=OwnOptions(size=64, **options))
-    photos = [replace(_photo("x"), present=names)]
+def _run(start: Path, tmp_path: Path, names: tuple[str, ...]) -> FineTune:
+    recipe = replace(PRESETS["head"], options=OwnOptions(size=64))
+    photos = checked(folders(tmp_path / "data"), lambda line: None)
     model = zoo.load(start)[0]
     assert isinstance(model, Model)
     return FineTune(recipe, model, photos, names)
 
 
-def test_names_must_be_words_that_differ(start: Path) -> None:
+def test_names_must_be_words_that_differ(start: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"knows none in '\?\?'.*--classes"):
-        _run(start, ("dog", "??"))
+        _run(start, tmp_path / "1", ("dog", "??"))
     with pytest.raises(ConfigError, match=r"'DOG' and 'dog' alike"):
-        _run(start, ("dog", "DOG"))
+        _run(start, tmp_path / "2", ("dog", "DOG"))
 
 
-def test_other_names_mean_nothing_of_the_data_and_some_are_never_trained(start: Path) -> None:
-    run = _run(start, ("dog", "grass"))
+def test_other_names_mean_nothing_of_the_data_and_some_are_never_trained(start: Path, tmp_path: Path) -> None:
+    run = _run(start, tmp_path, ("dog", "grass"))
+    assert {*run.found} <= {*run.others}
     assert run.unasked
     assert run.others
     assert not {*run.unasked} & {*run.others}

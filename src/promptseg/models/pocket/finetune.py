@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...contracts import ParameterGroup, Recipe
+from ...contracts import ParameterGroup, PromptFeatures, Recipe
 from ...data.photosets import AnnotatedPhoto
 from ...errors import ConfigError
+from ...prompts import Text
 from ...training.lora import adapt, merged
 from ...training.run import Run
 from ...training.schedules import Cosine, Warmup
@@ -34,6 +35,7 @@ IN_MEMORY = 400  # photos that stay decoded
 ALIKE = 0.999  # cosine of two names from which the text tower cannot tell them apart
 NEAR = 0.55  # cosine from which another name may mean what a name of the data means
 BALANCED = 0.5  # chance that a photo is drawn by its class, however rare, and not by itself
+LOOKED_AT = 8  # photos on which other names are looked for
 ADAPTED = ("tower.stages.3.", "tower.stages.4.", "tower.stages.5.", "tower.stages.6.", "tower.head.", "neck.", "decoder.")
 
 
@@ -42,14 +44,14 @@ class OwnOptions:
     """What only this family's fine-tuning knows. ``rank`` of the adapters; 0: none, the parameters themselves are trained."""
 
     size: int = 256  # side of the training crops, pixels
-    prompts: int = 6  # names of the data asked of each crop
+    prompts: int = 5  # names of the data asked of each crop
     others: int = 2  # other names asked of it, to be answered as before
     rank: int = 0
-    losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "kept": 2.0})
+    losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "kept": 4.0})
 
 
 _HEAD = Recipe(
-    name="pocket/finetune-head", card="pocket", data="", output="", steps=240, batch_size=4, lr=1e-3, weight_decay=0.02, ema=0.98,
+    name="pocket/finetune-head", card="pocket", data="", output="", steps=500, batch_size=4, lr=2e-3, weight_decay=0.02, ema=0.97,
     schedule=Warmup(steps=20, start=0.1, main=Cosine()), save_every_s=60.0, options=OwnOptions(),
     groups=(ParameterGroup(pattern="tower.*|classifier.*|region.*|log_sharpness", frozen=True),),
 )  # fmt: skip
@@ -62,7 +64,7 @@ def _variant(preset: str, groups: tuple[ParameterGroup, ...], lr: float, options
 PRESETS: Mapping[str, Recipe] = {
     "head": _HEAD,
     "lora": _variant("lora", (), 3e-3, OwnOptions(rank=8)),
-    "full": _variant("full", (ParameterGroup(pattern="tower.*|classifier.*", lr=0.1),), 1e-3, OwnOptions()),
+    "full": _variant("full", (ParameterGroup(pattern="tower.*|classifier.*", lr=0.1),), 2e-3, OwnOptions()),
 }
 
 
@@ -92,6 +94,7 @@ class FineTune(Run):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
         self.before = copy.deepcopy(model).eval().requires_grad_(False)
         self.shared_tower = any(rule.frozen and "tower.*" in rule.pattern.split("|") for rule in recipe.groups)
+        self.found = self._found()
         self.model = model
         if self.options.rank:
             adapt(model, adapted_parts(model), self.options.rank)
@@ -110,6 +113,20 @@ class FineTune(Run):
                     f"--classes '{same[0]}={same[0]}+{name}'."
                 )
 
+    @torch.no_grad()
+    def _found(self) -> tuple[str, ...]:
+        """The other names that the network sees on some of the photos: where it says most, it has most to forget."""
+        if not self.others:
+            return ()
+        photos = [self._photo(index).image.float() / 255 for index in range(0, len(self.photos), -(-len(self.photos) // LOOKED_AT))]
+        side = (self.options.size, self.options.size)
+        pixels = torch.cat([F.interpolate(photo[None], size=side, mode="bilinear", antialias=True) for photo in photos])
+        condition = torch.cat([self.vectors[name] for name in self.others])
+        image = self.before.features(normalise(pixels, self.before.config.preprocess))
+        presence = self.before.decode(image, PromptFeatures(tuple(map(Text, self.others)), condition)).presence
+        assert presence is not None
+        return tuple(name for name, logit in zip(self.others, presence.amax(0).tolist(), strict=True) if logit > 0)
+
     # --- examples ---
 
     def example(self, number: int) -> Example:
@@ -117,8 +134,10 @@ class FineTune(Run):
         photo = self._photo(self._drawn(rng))
         pixels, masks, unknown = crop(photo, self.options.size, rng)
         asked, targets, present = self._asked(photo, masks, ~unknown, rng)
-        others = rng.choice(len(self.others), min(self.options.others, len(self.others)), replace=False).tolist()
-        names = (*asked, *(self.others[index] for index in others))
+        pools = (
+            [self.found if self.found and rng.random() < 0.5 else self.others for _ in range(self.options.others)] if self.others else []
+        )
+        names = (*asked, *(pool[int(rng.integers(len(pool)))] for pool in pools))
         return Example(number, colour(pixels, rng), targets, ~unknown, present, names, photo.id)
 
     def _drawn(self, rng: np.random.Generator) -> int:
