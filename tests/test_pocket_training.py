@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,50 +14,19 @@ from safetensors.torch import load_file
 
 import promptseg
 import small_photosets
+import small_pocket
 from promptseg.contracts import Recipe
 from promptseg.data import photosets
 from promptseg.evaluation import Pocket, evaluate
 from promptseg.evaluation.pocket import exemplars_of
 from promptseg.models.pocket import recipes
 from promptseg.models.pocket import run as pocket_run
-from promptseg.models.pocket.batches import Batch, Batches
-from promptseg.models.pocket.config import PocketConfig
+from promptseg.models.pocket.batches import Batch, Examples, collate
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
 from promptseg.models.pocket.photos import DISTINCT, _with_riders, in_memory
-from promptseg.models.pocket.text import StaticText, with_pieces
-from promptseg.models.pocket.tower import EfficientNetLite
 from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, wordings
 from promptseg.training import train
-
-WORDS = [
-    "a",
-    "the",
-    "one",
-    "my",
-    "photo",
-    "of",
-    "picture",
-    "person",
-    "dog",
-    "cat",
-    "grass",
-    "sky",
-    "horse",
-    "face",
-    "body",
-    "road",
-    "car",
-    "pedestrian",
-    "hat",
-    "shoes",
-    "tench",
-    "goldfish",
-    "shark",
-    "##s",
-]
-PIECES = sorted({*WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")})
-CONFIG = PocketConfig(variant="lite0", width=32, heads=4, blocks=1, classes=3, text_width=16, pieces=len(PIECES),
-                      piece_bytes=len("\n".join(PIECES)), preprocess=replace(PocketConfig().preprocess, size=64))  # fmt: skip
+from promptseg.training.schedules import Cosine
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +36,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins for the pretrained tower and the distilled words, whose packages are an extra."""
-
-    def tower(variant: str) -> tuple[EfficientNetLite, torch.Tensor, torch.Tensor]:
-        torch.manual_seed(1)
-        return EfficientNetLite(variant).eval(), torch.randn(3, 1280), torch.zeros(3)
-
-    def distil(names: list[str], captions: list[str], *, width: int, seed: int, log: Any) -> StaticText:
-        assert "a dog on the grass ." in {caption.lower() for caption in captions}
-        text = with_pieces(PIECES, width)
-        text.store(torch.randn(len(PIECES), width, generator=torch.Generator().manual_seed(seed)))
-        return text
-
-    monkeypatch.setattr(pocket_run, "pretrained_tower", tower)
-    monkeypatch.setattr(pocket_run, "distill", distil)
+    small_pocket.stand_in(monkeypatch)
 
 
 def _recipe(data: Path, output: Path, **changes: Any) -> Recipe:
-    options = replace(recipes.pocket().options, config=CONFIG, size=64, prompts=4)
-    values = {"steps": 4, "batch_size": 4, "save_every_s": 0.0, "warmup": 1, **changes}
+    options = replace(recipes.pocket().options, config=small_pocket.CONFIG, size=64, prompts=4)
+    values = {"steps": 4, "batch_size": 4, "save_every_s": 0.0, "schedule": Cosine(), **changes}
     return replace(recipes.pocket(), data=str(data), output=str(output), options=options, **values)
 
 
@@ -93,8 +50,8 @@ class StoppedError(Exception):
 
 
 def _stop_after(wanted: int) -> Any:
-    def report(step: int, losses: dict[str, float]) -> None:
-        assert set(losses) == {"mask", "dice", "presence", "alignment"}
+    def report(step: int, figures: Mapping[str, float]) -> None:
+        assert set(figures) - {"rate", "seconds", "memory_mb"} == {"mask", "dice", "presence", "alignment"}
         if step == wanted:
             raise StoppedError
 
@@ -129,7 +86,7 @@ def test_the_protocol_measures_every_row(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def batches(data: Path) -> Batches:
+def examples(data: Path) -> Examples:
     photos = [in_memory(photo) for photo in pocket_run.training_photos(data)]
     names = {name for photo in photos for name in (*photo.names, *photo.absent)}
     generator = torch.Generator().manual_seed(0)
@@ -137,11 +94,15 @@ def batches(data: Path) -> Batches:
         name: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0)
         for name in sorted(names | {*ELSEWHERE, *RARE_WITH_PEOPLE})
     }
-    return Batches(photos, {}, {}, 3, vectors, size=64, batch_size=6, prompts=5, paste=0.5, seed=0)
+    return Examples(photos, {}, {}, 3, vectors, size=64, batch_size=6, prompts=5, paste=0.5, seed=0)
 
 
-def test_a_batch_depends_on_its_step_alone(batches: Batches) -> None:
-    later, first, again = batches(5), batches(0), batches(5)
+def _batch(examples: Examples, step: int) -> Batch:
+    return collate([examples(number) for number in range(step * 6, step * 6 + 6)])
+
+
+def test_an_example_depends_on_its_number_alone(examples: Examples) -> None:
+    later, first, again = _batch(examples, 5), _batch(examples, 0), _batch(examples, 5)
     assert torch.equal(later.pixels, again.pixels)
     assert later.names == again.names
     assert torch.equal(later.targets, again.targets)
@@ -149,8 +110,8 @@ def test_a_batch_depends_on_its_step_alone(batches: Batches) -> None:
 
 
 @pytest.mark.parametrize("step", range(20))
-def test_every_batch_is_sound(batches: Batches, step: int) -> None:
-    batch: Batch = batches(step)
+def test_every_batch_is_sound(examples: Examples, step: int) -> None:
+    batch = _batch(examples, step)
     assert batch.pixels.shape == (6, 3, 64, 64)
     assert batch.pixels.min() >= 0
     assert batch.pixels.max() <= 1
@@ -174,13 +135,13 @@ def test_people_are_made_of_their_parts(data: Path) -> None:
     assert torch.equal(person, loaded.masks.amax(0))
 
 
-def test_a_photo_of_a_person_denies_nothing_that_its_annotators_did_not_look_for(data: Path, batches: Batches) -> None:
+def test_a_photo_of_a_person_denies_nothing_that_its_annotators_did_not_look_for(data: Path, examples: Examples) -> None:
     photo = in_memory(photosets.people(data / "coco_person")[0])
     assert photo.names == ("person",)
     assert photo.absent == ()
     rng = np.random.default_rng(0)
     for _ in range(20):
-        asked, truth = batches.ask(photo, photo.names, [0], [0], set(), rng)
+        asked, truth = examples.ask(photo, photo.names, [0], [0], set(), rng)
         assert {name for name, index in zip(asked, truth, strict=True) if index is None} <= {*RARE_WITH_PEOPLE}
         assert truth.count(0) >= 1
 

@@ -4,149 +4,211 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from promptseg.contracts import Recipe
+import toy_training
+from promptseg.contracts import ParameterGroup
 from promptseg.errors import ConfigError, DataError, PromptSegError
-from promptseg.training import recipe, recipes, train
-from promptseg.training.loop import CHECKPOINT, LOG, Average, optimise, rate
-
-
-class ToyRun:
-    """A linear fit whose loss also reads what the run remembers."""
-
-    def __init__(self, poison: int | None = None, pause: float = 0.0) -> None:
-        torch.manual_seed(3)
-        self.model: nn.Module = nn.Linear(4, 1)
-        self.seen, self.poison, self.pause = 0, poison, pause
-
-    def groups(self) -> list[dict[str, Any]]:
-        return [{"params": [self.model.weight], "lr": 1.0}, {"params": [self.model.bias], "lr": 0.1}]
-
-    def batch(self, step: int) -> Tensor:
-        time.sleep(self.pause)
-        return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-
-    def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        self.seen += 1
-        fit = (self.model(batch).squeeze(1) - batch.sum(1)).square().mean()
-        return {"fit": fit * (float("nan") if self.seen == self.poison else 1.0), "memory": fit * 0.01 * (self.seen % 3)}
-
-    def state(self) -> dict[str, Any]:
-        return {"seen": self.seen}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.seen = state["seen"]
-
-
-def _recipe(output: Path, **changes: Any) -> Recipe:
-    values = {"steps": 40, "warmup": 5, "save_every_s": 0.0, **changes}
-    return Recipe(name="toy", card="pocket", data="", output=str(output), batch_size=8, lr=0.05, **values)
+from promptseg.training import checkpoints, recipe, recipes, train
+from promptseg.training.average import Average
+from promptseg.training.journal import LOG, PICTURES
+from promptseg.training.loop import BEST, TrainingStopped, optimise
+from toy_training import WEIGHTS, ToyRun, toy_recipe
 
 
 @pytest.fixture(autouse=True)
 def _plain_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy network has no family; its weights are kept as a bare file."""
-    monkeypatch.setattr("promptseg.training.loop.save_folder", _save_bare)
+    monkeypatch.setattr("promptseg.training.loop.save_folder", toy_training.save_bare)
 
 
-def _save_bare(model: nn.Module, folder: Path, card: str) -> Path:
-    torch.save(model.state_dict(), folder / "weights.pt")
-    return folder
-
-
-@dataclass
 class StoppedError(Exception):
-    step: int
+    pass
 
 
-def test_it_learns(tmp_path: Path) -> None:
-    seen: list[float] = []
-    optimise(_recipe(tmp_path, steps=200), ToyRun(), report=lambda step, values: seen.append(values["fit"]))
-    assert len(seen) == 200
-    assert seen[-1] < 0.05 * seen[0]
-    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(200))
-
-
-@pytest.mark.parametrize("stop", [0, 1, 17, 38])
-def test_stopped_and_resumed_equals_one_that_ran_through(tmp_path: Path, stop: int) -> None:
-    def interrupt(step: int, _: dict[str, float]) -> None:
-        if step == stop:
-            raise StoppedError(step)
-
-    whole = optimise(_recipe(tmp_path / "whole"), ToyRun())
-    with pytest.raises(StoppedError):
-        optimise(_recipe(tmp_path / "cut"), ToyRun(), report=interrupt)
-    resumed = optimise(_recipe(tmp_path / "cut"), ToyRun(), resume=True)
-    _assert_same_weights(whole, resumed)
-    assert (resumed / LOG).read_text() == (whole / LOG).read_text()
-
-
-def test_killed_and_resumed_equals_one_that_ran_through(tmp_path: Path) -> None:
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_training_loop as t; from pathlib import Path\n"
-        "t.optimise(t._recipe(Path(sys.argv[1]), steps=400), t.ToyRun(pause=0.01))\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "cut")])
-    try:
-        for _ in range(600):
-            time.sleep(0.1)
-            if (tmp_path / "cut" / CHECKPOINT).exists():
-                break
-        time.sleep(0.3)
-        assert process.poll() is None, "the run ended before it could be killed"
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    resumed = optimise(_recipe(tmp_path / "cut", steps=400), ToyRun(), resume=True)
-    _assert_same_weights(optimise(_recipe(tmp_path / "whole", steps=400), ToyRun()), resumed)
-
-
-def _assert_same_weights(a: Path, b: Path) -> None:
-    first, second = torch.load(a / "weights.pt"), torch.load(b / "weights.pt")
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = torch.load(a / WEIGHTS), torch.load(b / WEIGHTS)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
 
 
-def test_a_broken_loss_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PromptSegError, match=r"step 6: the loss 'fit' is nan"):
-        optimise(_recipe(tmp_path), ToyRun(poison=7))
+def figures_of(folder: Path) -> list[dict[str, float]]:
+    """The log without what differs from run to run."""
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "memory_mb")} for line in lines]
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    seen: list[float] = []
+    optimise(toy_recipe(tmp_path, steps=300), ToyRun(dropout=0.0), report=lambda step, figures: seen.append(figures["fit"]))
+    assert len(seen) == 300
+    assert seen[-1] < 0.1 * seen[0]
+    lines = figures_of(tmp_path)
+    assert [line["step"] for line in lines] == list(range(300))
+    assert lines[2]["rate"] == pytest.approx(0.02 * 2 / 5)
+
+
+@pytest.mark.parametrize(
+    ("stop", "changes"),
+    [(2, {}), (1, {"accumulate": 2}), (17, {"workers": 2}), (25, {"ema": None, "clip": None}), (38, {"validate_every": 7, "keep": 3})],
+)
+def test_stopped_and_resumed_equals_one_that_ran_through(tmp_path: Path, stop: int, changes: dict[str, int]) -> None:
+    def interrupt(step: int, _: Mapping[str, float]) -> None:
+        if step == stop:
+            raise StoppedError
+
+    whole = optimise(toy_recipe(tmp_path / "whole", **changes), ToyRun())
+    with pytest.raises(StoppedError):
+        optimise(toy_recipe(tmp_path / "cut", **changes), ToyRun(), report=interrupt)
+    resumed = optimise(toy_recipe(tmp_path / "cut", **changes), ToyRun(), resume=True)
+    assert_same_weights(whole, resumed)
+    assert figures_of(resumed) == figures_of(whole)
+
+
+def test_workers_and_parts_change_nothing(tmp_path: Path) -> None:
+    one = optimise(toy_recipe(tmp_path / "one", steps=6), ToyRun(dropout=0.0))
+    workers = optimise(toy_recipe(tmp_path / "workers", steps=6, workers=2), ToyRun(dropout=0.0))
+    assert_same_weights(one, workers)
+    recomputed = optimise(toy_recipe(tmp_path / "recomputed", steps=6, checkpointing=("body",)), ToyRun(dropout=0.0))
+    assert_same_weights(one, recomputed)
+
+
+def _begin(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """The toy run in a process of its own, up to its first checkpoint."""
+    process = subprocess.Popen([sys.executable, toy_training.__file__, str(folder), "steps=300", "--pause=0.002", *words])
+    for _ in range(600):
+        time.sleep(0.1)
+        if checkpoints.found(folder):
+            break
+    assert process.poll() is None, "the run ended before it could be stopped"
+    return process
+
+
+def test_killed_at_a_random_step_and_resumed_equals_one_that_ran_through(tmp_path: Path) -> None:
+    process = _begin(tmp_path / "cut")
+    time.sleep(random.Random().uniform(0.05, 1.0))
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was killed at work"
+    resumed = optimise(toy_recipe(tmp_path / "cut", steps=300), ToyRun(), resume=True)
+    assert_same_weights(optimise(toy_recipe(tmp_path / "whole", steps=300, save_every_s=60.0), ToyRun()), resumed)
+
+
+def test_asked_to_stop_it_saves_and_exits(tmp_path: Path) -> None:
+    def ask(step: int, _: Mapping[str, float]) -> None:
+        if step == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStopped, match="after 12 of 40 steps; go on with --resume"):
+        optimise(toy_recipe(tmp_path / "cut", save_every_s=60.0), ToyRun(), report=ask)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [file.name for file in checkpoints.found(tmp_path / "cut")] == ["checkpoint-0000012.safetensors"]
+    resumed = optimise(toy_recipe(tmp_path / "cut"), ToyRun(), resume=True)
+    assert_same_weights(optimise(toy_recipe(tmp_path / "whole"), ToyRun()), resumed)
+
+
+def test_a_broken_loss_is_named_and_its_batch_kept(tmp_path: Path) -> None:
+    with pytest.raises(PromptSegError, match=r"step 6: the loss 'fit' is nan.*broken-step-6-rank-0"):
+        optimise(toy_recipe(tmp_path), ToyRun(poison=7))
+    kept = checkpoints.load(tmp_path / "broken-step-6-rank-0.safetensors")["batch"]
+    assert kept["numbers"] == list(range(48, 56))
+    assert kept["x"].shape == (8, 4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_example_that_cannot_be_made_is_named(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(DataError, match=r"Example 21 \(photo_21.jpg\) could not be made: RuntimeError: cannot identify image file"):
+        optimise(toy_recipe(tmp_path, workers=workers), ToyRun(broken=21))
+
+
+def test_the_best_and_the_newest_are_kept_and_pictures_drawn(tmp_path: Path) -> None:
+    optimise(toy_recipe(tmp_path, keep=2, validate_every=10, best="closeness", pictures_every=20), ToyRun())
+    assert [file.name for file in checkpoints.found(tmp_path)] == ["checkpoint-0000040.safetensors", "checkpoint-0000039.safetensors"]
+    assert (tmp_path / BEST / WEIGHTS).exists()
+    assert sorted(file.name for file in (tmp_path / PICTURES).iterdir()) == ["0000020.png", "0000040.png"]
+    marked = [line for line in figures_of(tmp_path) if "validation/closeness" in line]
+    assert [line["step"] for line in marked] == [9, 19, 29, 39]
+    first, last = torch.load(tmp_path / BEST / WEIGHTS), torch.load(tmp_path / WEIGHTS)
+    assert not torch.equal(first["head.bias"], last["head.bias"]), "the second of four validations was the best"
+
+
+def test_an_unknown_figure_for_the_best(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'iou' is no figure of the validation; there are closeness"):
+        optimise(toy_recipe(tmp_path, validate_every=1, best="iou"), ToyRun())
+
+
+def test_tensorboard_hears_of_every_step(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="an extra")
+    optimise(toy_recipe(tmp_path, steps=3, trackers=("tensorboard",)), ToyRun())
+    assert any(file.stat().st_size > 100 for file in (tmp_path / "tensorboard").iterdir())
 
 
 def test_a_begun_run_is_not_overwritten(tmp_path: Path) -> None:
-    optimise(_recipe(tmp_path), ToyRun())
+    optimise(toy_recipe(tmp_path), ToyRun())
     with pytest.raises(DataError, match="--resume"):
-        optimise(_recipe(tmp_path), ToyRun())
+        optimise(toy_recipe(tmp_path), ToyRun())
 
 
 def test_an_output_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        train(_recipe(tmp_path / "taken"))
+        train(toy_recipe(tmp_path / "taken"))
 
 
-def test_schedule_warms_up_and_ends_at_zero() -> None:
-    assert rate(0, 100, 10) == 0.1
-    assert rate(9, 100, 10) == 1.0
-    assert rate(10, 100, 10) == 1.0
-    assert rate(55, 100, 10) == pytest.approx(0.5)
-    assert rate(99, 100, 10) < 0.001
+def test_frozen_parts_and_rates_by_name(tmp_path: Path) -> None:
+    run = ToyRun()
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    groups = (ParameterGroup(pattern="body.weight", frozen=True), ParameterGroup(pattern="body.*", lr=0.0, weight_decay=0.0))
+    optimise(toy_recipe(tmp_path, groups=groups, ema=None), run)
+    after = run.model.state_dict()
+    assert torch.equal(before["body.weight"], after["body.weight"])
+    assert torch.equal(before["body.bias"], after["body.bias"])
+    assert not torch.equal(before["head.weight"], after["head.weight"])
 
 
-def test_average_follows_the_weights() -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": (ParameterGroup(pattern="bdy.weight", lr=0.1),)}, "No parameter is left for the pattern 'bdy.weight'.*body.weight"),
+        ({"groups": (ParameterGroup(pattern="*", frozen=True),)}, "nothing to train"),
+        ({"accumulate": 3}, "batch_size 8 cannot be divided by 1 processes x 3 parts"),
+        ({"checkpointing": ("bodie",)}, "no part of the network is named 'bodie'.*body"),
+    ],
+)
+def test_recipes_that_do_not_fit(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        optimise(toy_recipe(tmp_path, **changes), ToyRun())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_and_resumes(tmp_path: Path, precision: str) -> None:
+    seen: list[float] = []
+
+    def interrupt(step: int, figures: Mapping[str, float]) -> None:
+        seen.append(figures["fit"])
+        if step == 120:
+            raise StoppedError
+
+    changes = {"precision": precision, "steps": 200, "save_every_s": 0.01}
+    with pytest.raises(StoppedError):
+        optimise(toy_recipe(tmp_path / "cut", **changes), ToyRun(), report=interrupt)
+    resumed = optimise(toy_recipe(tmp_path / "cut", **changes), ToyRun(), resume=True)
+    assert min(seen[-5:]) < 0.3 * seen[0]
+    assert torch.load(resumed / WEIGHTS)["head.weight"].dtype == torch.float32
+    assert_same_weights(optimise(toy_recipe(tmp_path / "whole", **changes), ToyRun()), resumed)
+
+
+def test_average_follows_the_weights_and_gives_them_back() -> None:
     model = nn.Linear(2, 1)
     average = Average(model, 0.9)
     with torch.no_grad():
@@ -154,6 +216,12 @@ def test_average_follows_the_weights() -> None:
     for _ in range(200):
         average.update(model)
     copy = nn.Linear(2, 1)
+    own = copy.weight.clone()
+    with average.applied(copy):
+        torch.testing.assert_close(copy.weight, model.weight)
+        assert not copy.training
+    assert torch.equal(copy.weight, own)
+    assert copy.training
     average.put_into(copy)
     torch.testing.assert_close(copy.weight, model.weight)
 
@@ -166,7 +234,5 @@ def test_recipes_are_found_by_name() -> None:
 
 
 def test_training_data_that_is_not_there(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     with pytest.raises(DataError, match=r"instances\.json cannot be read"):
         train(replace(recipe("pocket"), data=str(tmp_path), output=str(tmp_path / "out")))

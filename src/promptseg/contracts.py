@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from .errors import ConfigError, PromptError
 from .prompts import Text, describe
+from .training.schedules import Cosine, Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -257,6 +258,16 @@ Rule: TypeAlias = Rename | Split | Drop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGroup:
+    """Parameters whose names fit ``pattern`` (shell style, alternatives by "|": "tower.*|classifier.*")."""
+
+    pattern: str
+    lr: float = 1.0  # factor on the recipe's rate
+    weight_decay: float | None = None  # None: the recipe's
+    frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One training run, whole: a published one is a function in ``models/FAMILY/recipes.py``; a variant replaces what differs.
 
@@ -268,12 +279,32 @@ class Recipe:
     data: str  # root folder
     output: str
     steps: int
-    batch_size: int
+    batch_size: int  # examples per update, over all processes and accumulated parts
     lr: float
-    warmup: int = 100  # steps
+    schedule: Schedule = field(default_factory=Cosine)
+    groups: tuple[ParameterGroup, ...] = ()  # the first that fits a parameter's name; others have the recipe's rate
     weight_decay: float = 0.01
-    clip: float = 1.0  # of the gradient's norm over all parameters
-    ema: float = 0.998  # decay of the averaged weights that are kept
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
+    epsilon: float = 1e-8
+    clip: float | None = 1.0  # of the gradient's norm over all parameters; None: not at all
+    ema: float | None = 0.998  # decay of the averaged weights that are kept; None: the last weights are
+    accumulate: int = 1  # parts in which a process takes its share of a batch
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the products; weights and optimiser stay float32
+    checkpointing: tuple[str, ...] = ()  # parts of the network (name patterns) that recompute their activations
+    compile: bool = False  # torch.compile of the step
+    workers: int = 0  # processes that prepare examples
     save_every_s: float = 300.0  # seconds between checkpoints
+    keep: int = 1  # newest checkpoints that stay
+    validate_every: int | None = None  # steps
+    best: str | None = None  # figure of the validation by which the best weights are kept in best/
+    pictures_every: int | None = None  # steps
+    trackers: tuple[Literal["tensorboard", "trackio"], ...] = ()
     seed: int = 0
     options: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is at least 1, not {getattr(self, name)}.")
+        if self.lr < 0 or (self.ema is not None and not 0 <= self.ema < 1):
+            raise ConfigError(f"lr is at least 0 and ema from 0 up to, not including, 1; not {self.lr} and {self.ema}.")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import check
 import pytest
 import runners_clipseg_training
 from cases import Case
+from runners_clipseg import config_of, named_as_published, pixels
 from torch import Tensor
 
+from promptseg.models.clipseg import Model
+from promptseg.models.clipseg.batches import Example
 from promptseg.models.clipseg.losses import mask_loss
+from promptseg.models.clipseg.run import ClipSegRun
+from promptseg.training import recipe
+from promptseg.training.loop import optimise
+from promptseg.training.schedules import Cosine
 
 HERE = Path(__file__).parent
 
@@ -23,3 +32,35 @@ def test_a_flipped_sign_in_the_loss_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     assert all(found.passed for found in check.run(case))
     monkeypatch.setattr(runners_clipseg_training, "mask_loss", flipped)
     assert not any(found.passed for found in check.run(Case(case.path)))
+
+
+class Stored(ClipSegRun):
+    """Photos, examples, wordings and weights of a case in place of a data set's; all else is as in any run."""
+
+    def __init__(self, case: Case) -> None:
+        args, self.published = case.args, case.state_dict()
+        self.model = Model.from_official(replace(config_of(args["config"]), dropout=args["dropout"]), self.published)
+        shown = ([pixels(photo, args["input_size"])[0] for photo in args[name]] for name in ("images", "support"))
+        self.examples = [
+            Example(*of_one)
+            for of_one in zip(next(shown), args["targets"], args["prompts"], next(shown), args["text_weights"].flatten(), strict=True)
+        ]
+
+    def example(self, number: int) -> Example:
+        return self.examples[number % len(self.examples)]
+
+
+def test_the_published_recipe_takes_the_published_first_steps(tmp_path: Path) -> None:
+    """Rate, betas, decay and loss are the recipe's own; of its 20,000 steps only the first are taken."""
+    case = Case(HERE / "clipseg" / "tiny_train_steps.json")
+    run, published = Stored(case), recipe("clipseg/pc-plus")
+    steps, results = case.args["steps"], dict[str, Any]()
+    begun = replace(
+        published, output=str(tmp_path), steps=steps, schedule=Cosine(minimum=1e-4, period=published.steps),
+        batch_size=len(run.examples), precision="float32", workers=0,
+    )  # fmt: skip
+    optimise(begun, run, report=lambda step, figures: results.update({f"loss_{step}": figures["mask"]}))
+    results |= {f"after/{name}": tensor for name, tensor in named_as_published(run.model.state_dict(), run.published).items()}
+    checks = [found for found in case.compare(results) if found.name.startswith(("loss_", "after"))]
+    assert len(checks) == steps + 8
+    assert all(found.passed for found in checks), checks

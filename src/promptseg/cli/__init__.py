@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import PromptSegError
-from . import convert, data, doctor, evaluate, info, models, pull, segment, semantic, train, verify
+from . import convert, data, doctor, evaluate, finetune, info, models, pull, segment, semantic, train, verify
 
 STOPPED, INTERRUPTED = 1, 130
 
@@ -36,6 +36,7 @@ app.command()(pull.pull)
 app.command(epilog=convert.EPILOG)(convert.convert)
 app.command()(verify.verify)
 app.command()(train.train)
+app.command(epilog=finetune.EPILOG)(finetune.finetune)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,34 +13,107 @@ import typer
 
 if TYPE_CHECKING:
     from ..contracts import Recipe
+    from ..training.estimate import Plan
 
-EVERY = 100  # steps between two lines
+INTERRUPTED = 130
+EVERY = 100  # steps between two lines where there is no terminal to draw a bar on
 
-__all__ = ["train"]
+__all__ = ["reporter", "train"]
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, such as pocket; a wrong one lists them all.")],
+    name: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A published recipe, or a file that changes one.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changed settings: lr=5e-4 options.size=320.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Root folder of the data.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for checkpoints and the trained model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed gives another model; the same one the same.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the newest checkpoint in the output folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show recipe, parameters, time and memory; train nothing.")] = False,
 ) -> None:
-    """Train a model as a published recipe says. An interrupted run continues with --resume and ends with the same weights."""
+    """Train a model as a recipe says. A run that is stopped at any moment continues with --resume and ends with the same weights.
+
+    promptseg train pocket --data ROOT --output runs/mine
+
+    promptseg train mine.yaml lr=5e-4 --dry-run     # mine.yaml: "base: pocket" and what differs
+
+    accelerate launch -m promptseg train pocket --data ROOT     # several GPUs
+    """
     from .. import training
+    from ..training.files import read, with_words
+    from ..training.loop import TrainingStopped
 
-    recipe = _changed(training.recipe(name), data=data and str(data), output=output and str(output), seed=seed)
+    recipe = read(name) if name.endswith((".yaml", ".yml")) else training.recipe(name)
+    recipe = with_words(_given(recipe, data=data and str(data), output=output and str(output), seed=seed), changes or [])
+    if dry_run:
+        _show(training.plan(recipe, log=_quiet))
+        return
     typer.echo(f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} from {recipe.data} to {recipe.output}")
-
-    def report(step: int, losses: dict[str, float]) -> None:
-        if step % EVERY == 0 or step + 1 == recipe.steps:
-            typer.echo(f"step {step:>6}  " + "  ".join(f"{key} {value:.4f}" for key, value in losses.items()))
-
-    folder = training.train(recipe, resume=resume, report=report, log=typer.echo)
+    try:
+        with reporter(recipe.steps) as report:
+            folder = training.train(recipe, resume=resume, report=report, log=typer.echo)
+    except TrainingStopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(INTERRUPTED) from None
     typer.echo(
         f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more."
     )
 
 
-def _changed(recipe: Recipe, **given: Any) -> Recipe:
+def _given(recipe: Recipe, **given: Any) -> Recipe:
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})
+
+
+def _quiet(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def reporter(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A bar with losses, pace, memory and remaining time on a terminal; a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda step, figures: _line(steps, step, figures)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=steps)
+
+        def report(step: int, figures: Mapping[str, float]) -> None:
+            progress.update(task, completed=step + 1, description=_words(figures))
+
+        yield report
+
+
+def _line(steps: int, step: int, figures: Mapping[str, float]) -> None:
+    if step % EVERY == 0 or step + 1 == steps:
+        typer.echo(f"step {step:>6}  {_words(figures)}")
+
+
+def _words(figures: Mapping[str, float]) -> str:
+    losses = {key: value for key, value in figures.items() if key not in ("rate", "seconds", "memory_mb")}
+    named = "  ".join(f"{key} {value:.4f}" for key, value in losses.items())
+    return f"{named}  rate {figures['rate']:.2e}  {figures['seconds']:.2f} s  {figures['memory_mb']:.0f} MB"
+
+
+def _show(plan: Plan) -> None:
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..zoo.configs import to_plain
+
+    console = Console()
+    console.print_json(json.dumps(to_plain(plan.recipe), default=str))
+    table = Table("group", "parameters", "rate", "weight decay")
+    for group in plan.groups:
+        table.add_row(group.pattern or "all others", f"{group.count:,}", f"{group.lr:g}", f"{group.weight_decay:g}")
+    table.add_row("frozen", f"{plan.total - plan.trainable:,}", "", "")
+    table.add_row("all", f"{plan.total:,}", "", "")
+    console.print(table)
+    console.print(f"One measured step: {plan.seconds:.2f} s, {plan.memory_mb:.0f} MB.")
+    console.print(f"{plan.recipe.steps} steps of {plan.recipe.batch_size}: about {plan.hours:.1f} hours.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,25 @@ class Coco20i(PromptData):
     ``image_size`` by Pillow's antialiased bilinear filter; targets have the same size.
     """
 
-    def __init__(self, root: Path, fold: int, *, split: str = "val", image_size: int = 352, negatives: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        fold: int,
+        *,
+        split: str = "val",
+        image_size: int = 352,
+        negatives: float = 0.0,
+        templates: Sequence[str] = ("{}",),
+        text_weight: tuple[float, float] | None = None,
+        seed: int = 0,
+    ) -> None:
         """Read the lists of a fold.
 
         Args:
             split: "val": `EPISODES` episodes over the tested classes; "train": as many as the fold has photos, over the other sixty.
             negatives: share of episodes whose example shows another class and has an empty mask. As published, phrase and target stay.
+            templates: wordings with ``{}``, of which one is drawn.
+            text_weight: bounds of the uniform weight of the text; None: the text alone counts.
 
         Raises:
             ConfigError: no such fold.
@@ -106,6 +120,7 @@ class Coco20i(PromptData):
         one_of(split, tuple(FOLDERS), "split of COCO-20i")
         self.class_ids = fold_classes(fold, split)
         self.root, self.image_size, self.negatives = root, image_size, negatives
+        self.templates, self.text_weight = tuple(templates), text_weight
         lists = _lists(root, split, fold)
         self.by_class = {number: lists.get(number, []) for number in self.class_ids}
         rare = [CLASSES[number] for number, photos in self.by_class.items() if len(set(photos)) < 2]
@@ -133,9 +148,10 @@ class Coco20i(PromptData):
             image=self._image(query),
             target=self._mask(query, chosen)[None],
             phrase=name,
-            prompt=name,
+            prompt=draws.choice(self.templates).format(name),
             group=place,
             support=support,
+            text_weight=draws.between(*self.text_weight) if self.text_weight else 1.0,
             negative=negative,
         )
 

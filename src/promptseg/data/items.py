@@ -69,6 +69,10 @@ class PromptData(ABC):
     def draw(self, index: int, draws: Draws) -> PromptSample:
         """The item ``index``, 0 <= index < len, with the random choices of ``draws``."""
 
+    def describe(self, index: int) -> str:
+        """Which sample the item ``index`` is, for messages."""
+        return f"item {index}"
+
     def __getitem__(self, index: int) -> PromptSample:
         """The item ``index`` of the current epoch: the same whoever asks, and however often."""
         if not 0 <= index < len(self):

@@ -191,6 +191,9 @@ class PhraseCut(PromptData):
     def __len__(self) -> int:
         return len(self.phrases)
 
+    def describe(self, index: int) -> str:
+        return f"{self.phrases[index].phrase!r} in {self.phrases[index].path.name}"
+
     def draw(self, index: int, draws: Draws) -> PromptSample:
         asked = self.phrases[index]
         image, mask = self._shown(asked, draws)

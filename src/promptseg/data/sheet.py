@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..drawing import Entry, Painter, palette
 from ..errors import PromptSegError
-from .samples import PhotoSet, Sample
+from .samples import Bools, PhotoSet, Sample
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "painted", "tiled"]
 
 SIDE, GAP = 320, 8  # pixels: the longer side of a photo on the sheet, and between photos
 PAPER = (250, 250, 250)
@@ -30,15 +31,22 @@ def _picture(sample: Sample) -> Image.Image | None:
         photo, (masks, _) = sample.image(), sample.masks()
     except PromptSegError:
         return None
+    return painted(photo, masks, tuple(masks))
+
+
+def painted(photo: NDArray[np.uint8], masks: Mapping[str, Bools], names: Sequence[str]) -> Image.Image:
+    """A photo (H, W, 3) with its masks (H, W), small, and a legend of those that are not empty. A colour is a place in ``names``."""
     height, width = photo.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR))
-    painter, entries, colours = Painter((size[1], size[0])), [], palette(len(masks))
-    for (name, mask), colour in zip(masks.items(), colours, strict=True):
-        shown = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        painter.add(shown, int(shown.sum()))
-        entries.append(Entry(name, colour))
+    painter, entries, colours = Painter((size[1], size[0])), [], []
+    for name, colour in zip(names, palette(len(names)), strict=True):
+        if name in masks and masks[name].any():
+            shown = np.asarray(Image.fromarray(masks[name]).resize(size, Image.Resampling.NEAREST))
+            painter.add(shown, int(shown.sum()))
+            entries.append(Entry(name, colour))
+            colours.append(colour)
     return painter.paint(small, colours, entries)
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, nearest
-from ..models import FAMILIES, family
 
 if TYPE_CHECKING:
     from ..contracts import Recipe
+    from .estimate import Plan
+    from .finetuning import finetune
+    from .run import Run
 
-__all__ = ["recipe", "recipes", "train"]
+__all__ = ["finetune", "plan", "recipe", "recipes", "train"]
 
 
 def recipes() -> dict[str, Callable[[], Recipe]]:
     """Every published recipe by name."""
+    from ..models import FAMILIES, family
+
     return {name: make for key in FAMILIES for name, make in getattr(family(key), "RECIPES", {}).items()}
 
 
@@ -36,21 +40,49 @@ def train(
     recipe: Recipe,
     *,
     resume: bool = False,
-    report: Callable[[int, dict[str, float]], None] | None = None,
+    report: Callable[[int, Mapping[str, float]], None] | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
     """Train as the recipe says -> the checkpoint folder, which `promptseg.load` takes.
 
-    ``report(step, losses)`` follows every step, ``log(line)`` tells of the preparation. An interrupted run continues with ``resume``.
+    ``report(step, figures)`` follows every step, ``log(line)`` tells of the preparation. An interrupted run continues with ``resume``.
 
     Raises:
         DataError: the data is not where the recipe says, or the output folder cannot be used.
+        ConfigError: the recipe does not fit the network or the processes.
         ImportError: a package of the extra ``train`` is missing.
         PromptSegError: a loss is not finite.
+        TrainingStopped: a signal asked for it; the state is saved.
     """
-    from ..zoo import card
-    from .loop import optimise, prepare
+    from .checkpoints import prepare
+    from .loop import optimise
 
     prepare(Path(recipe.output), resume)  # complain before minutes of preparation, not after
-    run = family(card(recipe.card).family).Run(recipe, log)
-    return optimise(recipe, run, resume=resume, report=report)
+    return optimise(recipe, _run(recipe, log), resume=resume, report=report, log=log)
+
+
+def plan(recipe: Recipe, log: Callable[[str], None] = print) -> Plan:
+    """What `train` would do: parameters by group, and time and memory from one measured step. Nothing is kept but what preparation caches.
+
+    Raises:
+        As `train`.
+    """
+    from .estimate import measure
+
+    return measure(recipe, _run(recipe, log))
+
+
+def _run(recipe: Recipe, log: Callable[[str], None]) -> Run:
+    from ..models import family
+    from ..zoo import card
+
+    run: Run = family(card(recipe.card).family).Run(recipe, log)
+    return run
+
+
+def __getattr__(name: str) -> Any:
+    if name == "finetune":  # on first use: reading recipes imports no torch
+        from .finetuning import finetune
+
+        return finetune
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

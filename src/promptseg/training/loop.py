@@ -1,127 +1,276 @@
-"""One readable training loop. A family hands over a `Run`; the loop steps, averages, logs, saves and resumes.
+"""One readable training loop. A family hands over a `Run`; the loop steps, averages, logs, validates, saves and resumes.
 
-The loop knows no loss by name and no data: it sees named scalars. A run that is interrupted at any moment continues from its newest
-complete checkpoint and ends with the same weights as one that ran through, because batches depend on the step alone and all state is saved.
+A run that is interrupted at any moment continues from its newest complete checkpoint and ends with the same weights, bit for bit, as one
+that ran through: examples depend on their number alone, and the states of optimiser, average, generators and run are part of a checkpoint.
+Accelerate supplies devices, mixed precision and processes: ``accelerate launch -m promptseg train ...`` or ``torchrun`` distribute the same
+loop. What is wrapped is one step, batch -> losses, so that families may call any part of their network.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..contracts import Recipe
-from ..errors import DataError, PromptSegError
+from ..errors import ConfigError, PromptSegError
 from ..zoo import save_folder
+from . import checkpoints
+from .average import Average
+from .distributed import Processes
+from .feed import Share, batches
+from .groups import Group, arrange
+from .journal import Journal
+from .recompute import recompute
+from .run import Run
 
-Report = Callable[[int, dict[str, float]], None]
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
-
-
-class Run(Protocol):
-    """What a family gives the loop: the network, its parameter groups, batches by step, named losses, and what to keep at the end."""
-
-    model: nn.Module
-
-    def groups(self) -> list[dict[str, Any]]:
-        """Optimiser groups; ``lr`` of each is its factor on the recipe's rate."""
-
-    def batch(self, step: int) -> Any:
-        """The batch of this step, whatever came before."""
-
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Named scalars, already weighted: their sum is minimised."""
-
-    def state(self) -> dict[str, Any]:
-        """What the run remembers between steps beside the weights."""
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+Report = Callable[[int, Mapping[str, float]], None]
+BEST = "best"
+ROOM = 4  # times the size of the weights that a checkpoint takes at most: weights, two moments, average
 
 
-def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report | None = None) -> Path:
+class TrainingStopped(PromptSegError):
+    """The run was asked to stop (SIGTERM, Ctrl-C), saved its state and can be continued with ``--resume``."""
+
+
+class Step(nn.Module):
+    """Batch -> named losses: what is compiled, wrapped for several processes, and autocast."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.model, self._losses = run.model, run.losses
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        return dict(self._losses(batch))
+
+
+def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report | None = None, log: Callable[[str], None] = print) -> Path:
     """Train a prepared run as its recipe says -> the folder with the averaged weights.
 
-    ``report(step, losses)`` is called after every step. With ``resume`` the newest checkpoint under ``recipe.output`` is continued.
+    ``report(step, figures)`` is called after every step. With ``resume`` the newest checkpoint under ``recipe.output`` is continued.
 
     Raises:
-        DataError: the output folder cannot be written, or holds a finished or begun run and ``resume`` is off.
-        PromptSegError: a loss is not finite; the message names step and loss.
+        DataError: the output folder cannot be written, or holds a run and ``resume`` is off; an example cannot be made.
+        ConfigError: the recipe does not fit the network or the processes.
+        PromptSegError: a loss is not finite; the message names step and loss, and where the batch is kept.
+        TrainingStopped: a signal asked for it; the state is saved.
     """
-    output = Path(recipe.output)
-    saved = prepare(output, resume)
+    checkpoints.prepare(Path(recipe.output), resume)
     torch.manual_seed(recipe.seed)
-    optimizer = torch.optim.AdamW(
-        [{**group, "lr": group.get("lr", 1.0) * recipe.lr, "initial": group.get("lr", 1.0) * recipe.lr} for group in run.groups()],
-        weight_decay=recipe.weight_decay,
-    )
-    average = Average(run.model, recipe.ema)
-    first = _restore(saved, run, optimizer, average) if saved else 0
-    _forget_after(output / LOG, first)
-    run.model.train()
-    last_save = time.monotonic()
-    with (output / LOG).open("a", encoding="utf-8") as log, _denormals_flushed():
-        for step in range(first, recipe.steps):
-            factor = rate(step, recipe.steps, recipe.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial"] * factor
-            named = run.losses(run.batch(step))
-            values = {name: float(value.detach()) for name, value in named.items()}
-            _check_finite(values, step)
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(named.values())).sum().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
-            optimizer.step()
-            average.update(run.model)
-            log.write(json.dumps({"step": step, "rate": factor, **{k: round(v, 5) for k, v in values.items()}}) + "\n")
-            if report is not None:
-                report(step, values)
-            if time.monotonic() - last_save > recipe.save_every_s:
-                _save(output, step + 1, run, optimizer, average)
-                log.flush()
-                last_save = time.monotonic()
-    _save(output, recipe.steps, run, optimizer, average)
-    average.put_into(run.model)
-    run.model.eval()
-    return save_folder(run.model, output, recipe.card)
+    with ExitStack() as around:
+        training = Training(recipe, run, around, log)
+        stop = around.enter_context(_asked_to_stop())
+        around.enter_context(_denormals_flushed())
+        for step, parts in training.batches():
+            figures = training.step(step, parts)
+            if report is not None and training.processes.main:
+                report(step, figures)
+            training.look(step + 1)
+            stopping = training.processes.any(stop.asked)
+            if stopping or training.due():
+                training.save(step + 1)
+            if stopping:
+                raise TrainingStopped(f"Stopped after {step + 1} of {recipe.steps} steps; go on with --resume.")
+        training.save(recipe.steps)
+        return training.result()
 
 
-def rate(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine to zero: the factor on the learning rate at ``step`` (0-based)."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+class Training:
+    """The parts of a run in progress, and what may happen to them between two steps."""
+
+    def __init__(self, recipe: Recipe, run: Run, around: ExitStack, log: Callable[[str], None]) -> None:
+        self.recipe, self.run, self.output = recipe, run, Path(recipe.output)
+        groups = arrange(run.model, recipe)
+        for pattern in recipe.checkpointing:
+            recompute(run.model, pattern)
+        self.processes = Processes(recipe)
+        self.share = Share(recipe.batch_size, self.processes.rank, self.processes.count, recipe.accumulate)
+        self.rates = [group.lr for group in groups]
+        self.wrapped, self.optimizer = self.processes.wrap(Step(run), optimizer_of(groups, recipe), recipe.compile)
+        self.average = Average(run.model, recipe.ema) if recipe.ema is not None else None
+        self.best = -math.inf
+        run.model.train()
+        self.first = self._begin(log)
+        main = self.processes.main
+        self.journal = around.enter_context(Journal(self.output, recipe.name, self.first, recipe.trackers)) if main else None
+        self.saved_at = self.stepped_at = time.monotonic()
+
+    def _begin(self, log: Callable[[str], None]) -> int:
+        """Take up the newest checkpoint, or make sure that there is room for the first -> the step to begin with."""
+        saved = checkpoints.newest(self.output, log)
+        if saved is None:
+            checkpoints.check_room(self.output, self.run.model.state_dict(), ROOM * (self.recipe.keep + 1))
+            return 0
+        self.processes.load(self.wrapped, self.optimizer, saved["network"])
+        if self.average is not None:
+            self.average.load(self.processes.like(saved["average"], self.average.shadow), saved["count"])
+        self.best = saved["best"]
+        ranks = saved["ranks"]
+        if len(ranks) != self.processes.count:
+            log(f"The run was begun by {len(ranks)} processes and goes on with {self.processes.count}: alike, but not bit for bit.")
+        mine = ranks[min(self.processes.rank, len(ranks) - 1)]
+        self.run.load_state(mine["run"])
+        checkpoints.restore_random_state(mine["random"])
+        return int(saved["step"])
+
+    def batches(self) -> Iterator[tuple[int, list[Any]]]:
+        """The steps that are left and this process's part of each batch."""
+        steps = self.recipe.steps
+        pin = self.processes.device.type == "cuda"
+        yield from zip(
+            range(self.first, steps), batches(self.run, self.share, self.first, steps, workers=self.recipe.workers, pin=pin), strict=True
+        )
+
+    def step(self, step: int, parts: list[Any]) -> dict[str, float]:
+        """One update from all parts of its batch -> its figures, the same in every process."""
+        for group, base in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = self.recipe.schedule.rate(base, step, self.recipe.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            with nullcontext() if index + 1 == len(parts) else self.processes.no_sync(self.wrapped):
+                named = self.wrapped(self.processes.to_device(part))
+                self._check_finite(step, named, part)
+                self.processes.backward(torch.stack([value.float() for value in named.values()]).sum() / len(parts))
+            for name, value in named.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
+        if self.recipe.clip is not None:
+            self.processes.clip(self.wrapped, self.recipe.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.run.model)
+        return self._figures(step, sums)
+
+    def _figures(self, step: int, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        before, self.stepped_at = self.stepped_at, time.monotonic()
+        rate = self.recipe.schedule.rate(self.recipe.lr, step, self.recipe.steps)
+        seconds, memory = self.stepped_at - before, self.processes.memory_mb()
+        figures = {**self.processes.mean(sums), "rate": rate, "seconds": seconds, "memory_mb": memory}
+        if self.journal is not None:
+            self.journal.step(step, figures)
+        return figures
+
+    def _check_finite(self, step: int, named: Mapping[str, Tensor], batch: Any) -> None:
+        broken = [name for name, value in named.items() if not bool(torch.isfinite(value))]
+        if not broken:
+            return
+        kept = checkpoints.keep_batch(self.output / f"broken-step-{step}-rank-{self.processes.rank}.safetensors", batch)
+        raise PromptSegError(
+            f"Training stopped at step {step}: the loss {broken[0]!r} is {named[broken[0]].item()}. Its batch is kept in {kept}. "
+            "Look at it, or lower the learning rate."
+        )
+
+    def look(self, step: int) -> None:
+        """Validation and pictures with the averaged weights, where they are due after ``step`` steps."""
+        recipe = self.recipe
+        validate = recipe.validate_every is not None and (step % recipe.validate_every == 0 or step == recipe.steps)
+        picture = recipe.pictures_every is not None and step % recipe.pictures_every == 0
+        if not (validate or picture):
+            return
+        with self.average.applied(self.run.model) if self.average is not None else evaluating(self.run.model):
+            if validate:
+                self._validated(step, self.run.validate())
+            image = self.run.pictures() if picture else None
+        if image is not None and self.journal is not None:
+            self.journal.picture(step, image)
+
+    def _validated(self, step: int, figures: Mapping[str, float]) -> None:
+        if self.journal is not None:
+            self.journal.validation(step, figures)
+        if self.recipe.best is None:
+            return
+        if self.recipe.best not in figures:
+            raise ConfigError(f"best: {self.recipe.best!r} is no figure of the validation; there are {', '.join(figures) or 'none'}.")
+        if figures[self.recipe.best] > self.best:
+            self.best = figures[self.recipe.best]
+            self._keep(self.output / BEST)
+
+    def due(self) -> bool:
+        """Whether the time for a checkpoint has come; the main process's clock counts."""
+        return self.processes.any(self.processes.main and time.monotonic() - self.saved_at > self.recipe.save_every_s)
+
+    def save(self, step: int) -> None:
+        """Everything that step ``step`` depends on."""
+        state = {
+            "step": step,
+            "network": self.processes.state(self.wrapped, self.optimizer),
+            "average": self.processes.whole(self.average.shadow) if self.average is not None else {},
+            "count": self.average.count if self.average is not None else 0,
+            "best": self.best,
+            "ranks": self.processes.gather({"run": self.run.state(), "random": checkpoints.random_state()}),
+        }
+        if self.journal is not None:
+            self.journal.flush()
+            checkpoints.save(checkpoints.file_of(self.output, step), state)
+            checkpoints.keep_last(self.output, self.recipe.keep)
+        self.saved_at = time.monotonic()
+        self.processes.wait()
+
+    def result(self) -> Path:
+        """The folder that `promptseg.load` takes: averaged weights, if the recipe averages."""
+        if self.average is not None:
+            self.average.put_into(self.run.model)
+        self.run.model.eval()
+        self._keep(self.output)
+        return self.output
+
+    def _keep(self, folder: Path) -> None:
+        model = self.processes.unsharded(self.run.model)
+        if self.processes.main:
+            save_folder(self.run.finished(model), folder, self.recipe.card)
+        self.processes.wait()
 
 
-class Average:
-    """Exponential moving average of the weights; its memory grows from a few steps to 1 / (1 - decay)."""
+def optimizer_of(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over the groups, each with its own rate and weight decay."""
+    tables = [{"params": list(group.parameters), "lr": group.lr, "weight_decay": group.weight_decay} for group in groups]
+    return torch.optim.AdamW(tables, betas=recipe.betas, eps=recipe.epsilon)
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.count = decay, 0
-        self.shadow = {name: value.detach().clone() for name, value in model.state_dict().items() if value.is_floating_point()}
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        current = model.state_dict()
-        names = [name for name, value in self.shadow.items() if value.dtype == torch.float32]
-        torch._foreach_lerp_([self.shadow[n] for n in names], [current[n] for n in names], 1 - decay)
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every part's own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
-    @torch.no_grad()
-    def put_into(self, model: nn.Module) -> None:
-        for name, value in model.state_dict().items():
-            if name in self.shadow:
-                value.copy_(self.shadow[name])
+
+class _Stop:
+    asked = False
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[_Stop]:
+    """Notes SIGTERM and the first Ctrl-C instead of dying of them; the second Ctrl-C interrupts at once."""
+    stop = _Stop()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # signals belong to the main thread; elsewhere nobody can send us one
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -132,62 +281,3 @@ def _denormals_flushed() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-def _forget_after(log: Path, first: int) -> None:
-    """Drop the lines of steps that will be taken again, and a last line that was cut off."""
-    if log.exists():
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        log.write_text("".join(lines[:first]), encoding="utf-8")
-
-
-def _check_finite(values: dict[str, float], step: int) -> None:
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
-    if broken:
-        raise PromptSegError(f"Training stopped at step {step}: the loss {broken[0]!r} is {values[broken[0]]}. Lower the learning rate.")
-
-
-def prepare(output: Path, resume: bool) -> dict[str, Any] | None:
-    """Make the folder -> the newest checkpoint, if there is one to continue.
-
-    Raises:
-        DataError: the folder cannot be written, or holds a run that ``resume`` does not ask to continue.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / ".writable").write_bytes(b"")
-        (output / ".writable").unlink()
-    except OSError as error:
-        raise DataError(f"The output folder {output} cannot be written: {error.strerror}. Choose another with --output.") from None
-    file = output / CHECKPOINT
-    if not file.exists():
-        return None
-    if not resume:
-        raise DataError(f"{output} already holds a run. Continue it with --resume, or choose another folder with --output.")
-    return torch.load(file, weights_only=True)  # type: ignore[no-any-return]
-
-
-def _save(output: Path, step: int, run: Run, optimizer: torch.optim.Optimizer, average: Average) -> None:
-    """Write all state under a temporary name, then rename: a kill at any moment leaves the previous checkpoint whole."""
-    state = {
-        "step": step,
-        "model": run.model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average.shadow,
-        "count": average.count,
-        "run": run.state(),
-    }
-    temporary = output / (CHECKPOINT + ".part")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(output / CHECKPOINT)
-
-
-def _restore(saved: dict[str, Any], run: Run, optimizer: torch.optim.Optimizer, average: Average) -> int:
-    run.model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    average.shadow, average.count = saved["average"], saved["count"]
-    run.load_state(saved["run"])
-    return int(saved["step"])

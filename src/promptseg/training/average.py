@@ -1,0 +1,59 @@
+"""The moving average of the weights that a run keeps as its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """Exponential moving average of a network's floating-point state; its memory grows from a few steps to 1 / (1 - decay).
+
+    Buffers such as batch statistics are averaged too. Under FSDP the shards are averaged where they lie.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.count = decay, 0
+        self.shadow = {name: value.detach().clone() for name, value in model.state_dict().items() if value.is_floating_point()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        current = model.state_dict()
+        names = [name for name, value in self.shadow.items() if value.dtype == torch.float32]
+        torch._foreach_lerp_([self.shadow[n] for n in names], [current[n].detach() for n in names], 1 - decay)
+
+    @torch.no_grad()
+    def put_into(self, model: nn.Module) -> None:
+        """Overwrite the network's weights with the average."""
+        for name, value in model.state_dict().items():
+            if name in self.shadow:
+                value.copy_(self.shadow[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The network with averaged weights inside the block, in evaluation mode; as it was before, afterwards."""
+        kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        modes = {module: module.training for module in model.modules()}
+        self.put_into(model)
+        model.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in model.state_dict().items():
+                    value.copy_(kept[name])
+            for module, mode in modes.items():
+                module.training = mode
+
+    def load(self, shadow: Mapping[str, Tensor], count: int) -> None:
+        """Continue an average that was saved."""
+        self.count = count
+        with torch.no_grad():
+            for name, value in self.shadow.items():
+                value.copy_(shadow[name])

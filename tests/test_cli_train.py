@@ -1,0 +1,110 @@
+"""``promptseg train`` from end to end with `pocket` at toy size."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import promptseg
+import small_photosets
+import small_pocket
+from command_line import Cli
+from promptseg.training import loop
+
+SIZES = ("variant", "width", "heads", "blocks", "classes", "text_width", "pieces", "piece_bytes")
+CONFIG = {key: getattr(small_pocket.CONFIG, key) for key in SIZES}
+RECIPE = f"""\
+base: pocket
+steps: 3
+batch_size: 4
+save_every_s: 0
+options:
+  size: 64
+  prompts: 4
+  config: {json.dumps({**CONFIG, "preprocess": {"size": 64}})}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    small_pocket.stand_in(monkeypatch)
+    (tmp_path / "mine.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path / "mine.yaml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_photosets.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(monkeypatch, capsys)
+
+
+def test_a_file_is_trained_and_what_comes_out_loads(cli: Cli, file: Path, data: Path, tmp_path: Path) -> None:
+    code, out, err = cli("train", str(file), "lr=5e-4", "--data", str(data), "--output", str(tmp_path / "out"))
+    assert code == 0, err
+    assert "mine: 3 steps of 4" in out
+    assert "step      2  mask" in out
+    assert promptseg.load(tmp_path / "out")(data / "coco" / "images" / "0.jpg", "dog")[0].mask.shape == (48, 64)
+    code, _, err = cli("train", str(file), "--data", str(data), "--output", str(tmp_path / "out"))
+    assert code == 1
+    assert "--resume" in err
+
+
+def test_a_dry_run_shows_what_it_would_take_and_trains_nothing(cli: Cli, file: Path, data: Path, tmp_path: Path) -> None:
+    code, out, err = cli("train", str(file), "--data", str(data), "--output", str(tmp_path / "out"), "--dry-run")
+    assert code == 0, err
+    for expected in ('"size": 64', "tower.*|classifier.*", "0.0001", "frozen", "One measured step", "3 steps of 4: about 0.0 hours"):
+        assert expected in out, expected
+    assert not list((tmp_path / "out").glob("checkpoint*"))
+
+
+def test_a_run_that_is_asked_to_stop_goes_on_with_resume(
+    cli: Cli, file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop.Training.step
+
+    def stopping(self: loop.Training, number: int, parts: list[Any]) -> Mapping[str, float]:
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, parts)
+
+    words = ("train", str(file), "--data", str(data), "--output", str(tmp_path / "out"))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "step", stopping)
+        code, _, err = cli(*words)
+    assert code == 130
+    assert "Stopped after 2 of 3 steps; go on with --resume." in err
+    code, out, err = cli(*words, "--resume")
+    assert code == 0, err
+    assert "Trained" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("pockte",), "There is no recipe 'pockte'"),
+        (("pocket", "stepps=3"), "'stepps=3': there is no setting 'stepps'"),
+        (("pocket", "steps"), "write key=value"),
+        (("nowhere.yaml",), "cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line(cli: Cli, words: tuple[str, ...], message: str) -> None:
+    code, _, err = cli("train", *words)
+    assert code == 1
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_help_teaches(cli: Cli) -> None:
+    _, out, _ = cli("train", "--help")
+    assert "accelerate launch" in out
+    assert "--dry-run" in out

@@ -1,0 +1,128 @@
+"""Checkpoints: whole or not there, readable without pickle, and every kind of state comes back as it was."""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import toy_training
+from promptseg.errors import DataError
+from promptseg.training import checkpoints
+from promptseg.training.loop import optimise
+from toy_training import ToyRun, toy_recipe
+
+
+@pytest.fixture(autouse=True)
+def _plain_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptseg.training.loop.save_folder", toy_training.save_bare)
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=8)
+TENSORS = st.sampled_from(
+    [torch.arange(6.0).view(2, 3), torch.tensor(3), torch.zeros(0, 4), torch.tensor([1, 2], dtype=torch.uint8), torch.ones(2).bfloat16()]
+)
+KEYS = st.text(max_size=5) | st.integers(-5, 5) | st.tuples(st.integers(0, 3), st.text(max_size=2))
+STATES = st.recursive(
+    SCALARS | TENSORS,
+    lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
+    return type(a) is type(b) and a == b
+
+
+@given(STATES)
+def test_every_state_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:
+    file = tmp_path_factory.mktemp("state") / "checkpoint-0000001.safetensors"
+    checkpoints.save(file, state)
+    assert _same(checkpoints.load(file), state)
+    assert [found.name for found in file.parent.iterdir()] == [file.name]
+
+
+def test_what_a_checkpoint_cannot_hold_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="/run/model holds a Linear"):
+        checkpoints.save(tmp_path / "checkpoint-0000001.safetensors", {"run": {"model": torch.nn.Linear(1, 1)}})
+
+
+def test_generators_go_on_where_they_were() -> None:
+    state = checkpoints.random_state()
+    drawn = random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002  # the global generator is what is kept
+    checkpoints.restore_random_state(state)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == drawn  # noqa: NPY002
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten", "header"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+    optimise(toy_recipe(tmp_path, keep=2), ToyRun())
+    newest, before = checkpoints.found(tmp_path)
+    content = newest.read_bytes()
+    newest.write_bytes(
+        {"cut": content[: len(content) // 2], "emptied": b"", "overwritten": b"\x80\x02cos\nsystem\n", "header": b"\xff" * 16 + content}[
+            damage
+        ]
+    )
+    lines: list[str] = []
+    state = checkpoints.newest(tmp_path, lines.append)
+    assert state is not None
+    assert state["step"] == 39
+    assert newest.name in lines[0]
+    before.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        checkpoints.newest(tmp_path, lines.append)
+
+
+def test_another_safetensors_file_is_no_checkpoint(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(1)}, tmp_path / "checkpoint-0000001.safetensors")
+    with pytest.raises(DataError, match="is not a checkpoint of a training run"):
+        checkpoints.load(tmp_path / "checkpoint-0000001.safetensors")
+
+
+def test_a_full_disk_corrupts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimise(toy_recipe(tmp_path, steps=10, save_every_s=60.0), ToyRun())
+
+    def fails(tensors: Any, file: Path, **_: Any) -> None:
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", fails)
+        with pytest.raises(DataError, match=r"the disk is full.*Earlier ones are whole"):
+            optimise(toy_recipe(tmp_path, steps=20), ToyRun(), resume=True)
+    assert [file.name for file in tmp_path.glob("checkpoint*")] == ["checkpoint-0000010.safetensors"]
+    optimise(toy_recipe(tmp_path, steps=20), ToyRun(), resume=True)
+    assert checkpoints.found(tmp_path)[0].name == "checkpoint-0000020.safetensors"
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 90, 10))
+    seen: list[int] = []
+    with pytest.raises(DataError, match="MB free; a run needs"):
+        optimise(toy_recipe(tmp_path), ToyRun(), report=lambda step, figures: seen.append(step))
+    assert seen == []
+
+
+def test_leftovers_of_interrupted_writes_go(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-0000003.safetensors.part").write_bytes(b"half")
+    optimise(toy_recipe(tmp_path, steps=5), ToyRun())
+    assert [file.name for file in tmp_path.glob("checkpoint*")] == ["checkpoint-0000005.safetensors"]

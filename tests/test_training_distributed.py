@@ -1,0 +1,65 @@
+"""Two processes train like one: the same losses and weights, one log, one writer; DDP and FSDP2 over gloo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import toy_training
+from promptseg.training import checkpoints
+from promptseg.training.loop import optimise
+from test_training_loop import figures_of
+from toy_training import WEIGHTS, ToyRun, toy_recipe
+
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}  # fmt: skip
+
+
+def _two(folder: Path, *words: str, expected: int | None = 0, **environment: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", toy_training.__file__, str(folder)]
+    free = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    result = subprocess.run(
+        [*command, "--dropout=0", "--memory=0", *words], env={**os.environ, **free}, capture_output=True, text=True, timeout=120
+    )
+    assert expected is None or result.returncode == expected, result.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promptseg.training.loop.save_folder", toy_training.save_bare)
+        return optimise(toy_recipe(folder, steps=8), ToyRun(dropout=0.0, memory=0.0))
+
+
+@pytest.mark.parametrize(("words", "environment"), [((), {}), (("accumulate=2",), {}), ((), FSDP2)], ids=["ddp", "ddp-parts", "fsdp2"])
+def test_two_processes_are_one_with_twice_the_batch(
+    tmp_path: Path, alone: Path, words: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    _two(tmp_path, "steps=8", *words, **environment)
+    ours, theirs = figures_of(tmp_path), figures_of(alone)
+    assert [line["step"] for line in ours] == list(range(8)), "one process writes the log"
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["fit"] == pytest.approx(other["fit"], rel=1e-4)
+    first, second = torch.load(tmp_path / WEIGHTS), torch.load(alone / WEIGHTS)
+    for key, value in second.items():
+        torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-5)
+    state = checkpoints.load(checkpoints.found(tmp_path)[0])
+    assert len(state["ranks"]) == 2, "each process's generators are kept"
+
+
+@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["ddp", "fsdp2"])
+def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path, environment: dict[str, str]) -> None:
+    _two(tmp_path / "whole", "steps=8", **environment)
+    _two(tmp_path / "cut", "steps=8", "--die=5", expected=None, **environment)
+    assert checkpoints.found(tmp_path / "cut")[0].name == "checkpoint-0000005.safetensors"
+    _two(tmp_path / "cut", "steps=8", **environment)
+    first, second = torch.load(tmp_path / "whole" / WEIGHTS), torch.load(tmp_path / "cut" / WEIGHTS)
+    for key, value in second.items():
+        assert torch.equal(first[key], value), key
