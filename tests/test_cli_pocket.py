@@ -211,7 +211,7 @@ def test_eval_prints_the_table_of_figures(cli: Cli, tmp_path: Path) -> None:
     rows = table(out)
     assert [cells[0].split(",")[0] for cells in rows] == [*["MSRC"] * 4, *["COCO"] * 3, "coco_person", "DAVIS from its text prompt", "MSRC"]
     assert all(-1 <= float(cells[1]) <= 1 for cells in rows)
-    assert all((verdict in ("met", "missed")) if floor else not verdict for _, _, floor, _, verdict in rows)
+    assert all((verdict in ("met", "missed")) if floor else not verdict for _, _, _, floor, _, verdict in rows)
     code, _, err = cli("eval", "pocket", "--data", "photos")
     assert code == 1
     assert "msrc" in err

@@ -16,6 +16,7 @@ from promptseg.nn import views as windows
 from promptseg.nn.conversion import load_official
 from promptseg.prompts import Blend, Exemplar, Prompt, Text
 from promptseg.segmenter import Segmenter
+from promptseg.training.run import Run as TrainingRun
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "black": (0, 0, 0)}
 
@@ -91,34 +92,28 @@ CARD = Card(
 CARDS = (CARD,)
 
 
-class Run:
+class Run(TrainingRun):
     """Learns how sharp the edges between colours are, from photos of thirds."""
 
     def __init__(self, recipe: Recipe, log: Callable[[str], None]) -> None:
         self.model = Model(ToyConfig())
         log("nothing to prepare")
 
-    def groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.model.parameters())}]
+    def example(self, number: int) -> Tensor:
+        return torch.from_numpy(np.roll(photo(32, 48), number, axis=1)).permute(2, 0, 1) / 255
 
-    def batch(self, step: int) -> Tensor:
-        return torch.from_numpy(np.roll(photo(32, 48), step, axis=1)).permute(2, 0, 1)[None] / 255
+    def collate(self, examples: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(examples))
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         names = [Text(name) for name in ("red", "green", "blue")]
         logits = self.model.decode(self.model.encode_image(batch), self.model.encode_prompts(names)).logits
         return {"mask": F.binary_cross_entropy_with_logits(logits, F.avg_pool2d(batch, 2))}
 
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        assert state == {}
-
 
 def two_steps() -> Recipe:
     """The shortest recipe that there can be."""
-    return Recipe(name="toy", card="toy", data="none", output="runs/toy", steps=2, batch_size=1, lr=0.5, warmup=1)
+    return Recipe(name="toy", card="toy", data="none", output="runs/toy", steps=2, batch_size=1, lr=0.5)
 
 
 RECIPES = {"toy": two_steps}
