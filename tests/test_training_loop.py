@@ -148,7 +148,6 @@ def test_an_unknown_figure_for_the_best(tmp_path: Path) -> None:
 
 
 def test_tensorboard_hears_of_every_step(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="an extra")
     optimise(toy_recipe(tmp_path, steps=3, trackers=("tensorboard",)), ToyRun())
     assert any(file.stat().st_size > 100 for file in (tmp_path / "tensorboard").iterdir())
 
