@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from .filling import fill_coco
 from .photosets import segmentation_mask
 from .samples import IGNORE, Labels, LabelSample, PhotoSet, Region, RegionSample, one_of, read_json, read_labels, reason, size_stated
 from .vocabularies import names
@@ -95,18 +94,11 @@ def _regions(table: CocoTable, annotations: list[dict[str, Any]], size: tuple[in
 
 def _region(table: CocoTable, annotation: dict[str, Any], size: tuple[int, int]) -> Region:
     try:
-        mask = _mask(annotation["segmentation"], size)
+        mask = segmentation_mask(annotation["segmentation"], size)
         return Region(table.names[annotation["category_id"]], mask, crowd=bool(annotation.get("iscrowd")))
     except (KeyError, TypeError, ValueError, ImageError) as error:
         what = f"{table.file}: annotation {annotation.get('id')} has no usable segmentation"
         raise DataError(f"{what} ({error}). It needs category_id and polygons or run lengths of the photo's size.") from None
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Polygons or run lengths -> bool (H, W)."""
-    if isinstance(segmentation, Mapping):
-        return segmentation_mask(segmentation, size)
-    return fill_coco((np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation if len(polygon) >= 6), size)
 
 
 def coco_instances(root: Path, split: str = "val2017") -> PhotoSet[RegionSample]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..errors import DataError
 from ..rle import Rle
+from .filling import fill_coco
 
 VALIDATION_REMAINDER = 1  # crc32(id) % 5: the split that the data's index states
 
@@ -110,22 +111,17 @@ def people(root: Path) -> list[AnnotatedPhoto]:
 
 
 def segmentation_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """COCO polygons ``[[x0, y0, x1, y1, ...], ...]`` or uncompressed / compressed run lengths -> bool (H, W)."""
+    """COCO polygons ``[[x0, y0, x1, y1, ...], ...]`` or uncompressed / compressed run lengths -> bool (H, W).
+
+    Raises:
+        ValueError: a coordinate is no number or absurdly far from the photo.
+    """
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
         packed = isinstance(counts, (str, bytes))
         runs = Rle.from_string(counts, size) if packed else Rle(size, np.asarray(counts, dtype=np.uint32))
         return runs.decode()
-    # Pillow fills every pixel that a polygon touches; sampled at the centre of 5 x 5 finer ones its masks agree with COCO's own
-    # (mean IoU 0.977 over instances; 0.91 when drawn at the photo's size)
-    fine = 5
-    canvas = Image.new("1", (size[1] * fine, size[0] * fine))
-    draw = ImageDraw.Draw(canvas)
-    for polygon in segmentation:
-        if len(polygon) >= 6:
-            points = [(x * fine - 0.5, y * fine - 0.5) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
-            draw.polygon(points, fill=1)
-    return np.asarray(canvas, dtype=bool)[fine // 2 :: fine, fine // 2 :: fine]
+    return fill_coco((np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation if len(polygon) >= 6), size)
 
 
 # --- palette label maps -----------------------------------------------------------------------------------------------------------------

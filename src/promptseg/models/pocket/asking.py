@@ -37,18 +37,15 @@ class Asking:
         shown: Sequence[int],
         absent: set[str],
         rng: np.random.Generator,
-        *,
-        favour_rare: bool = True,
     ) -> tuple[tuple[str, ...], tuple[int | None, ...]]:
         """K names and, for each, the index of its mask in ``names`` or None. ``left``: the masks of which the crop holds anything;
         ``shown``: those of which it holds enough to ask for.
 
-        One to K/2 + 1 places are for what is there, rare names first if they are favoured; a photo with fewer names is asked again for the
-        same ones, which the caller words differently. Half of the absent names are hard, half any.
+        One to K/2 + 1 places are for what is there; a photo with fewer names is asked again for the same ones, which the caller words
+        differently. Half of the absent names are hard, half any.
         """
         places = int(rng.integers(1, self.prompts // 2 + 2)) if shown else 0
-        rare = np.array([self.counts.get(names[m], 50) ** -0.5 if favour_rare else 1.0 for m in shown])
-        picked = rng.choice(shown, min(places, len(shown)), replace=False, p=rare / rare.sum()).tolist() if shown else []
+        picked = rng.choice(shown, min(places, len(shown)), replace=False).tolist() if shown else []
         truth: list[int | None] = [picked[i % len(picked)] for i in range(places)]
         denied = self._denied(photo, [names[m] for m in left], absent, rng)[: self.prompts - places]
         asked = [names[m] for m in truth if m is not None] + denied

@@ -54,18 +54,12 @@ class Batch:
 
 
 class Examples:
-    """Makes the example of any number, step by step: at first rare names often, from step ``common_from`` on as people ask.
-
-    ``weights``: how often a photo of each source is drawn at first, relative to others and before rare names count. ``shares``: of each
-    source among the photos drawn later.
-    """
+    """Makes the example of any number, step by step. ``shares``: of each source among the photos drawn."""
 
     def __init__(
         self,
         photos: Sequence[TrainingPhoto],
-        weights: Mapping[str, float],
         shares: Mapping[str, float],
-        common_from: int,
         vectors: Mapping[str, Tensor],
         *,
         size: int,
@@ -76,15 +70,16 @@ class Examples:
     ) -> None:
         self.photos, self.ask = photos, Asking(photos, vectors, prompts)
         self.size, self.batch_size, self.paste, self.seed = size, batch_size, paste, seed
-        self.common_from = common_from
         self.donors = [(i, m) for i, photo in enumerate(photos) if photo.source == "coco" for m, name in enumerate(photo.names)
                        if name not in COMPOSED and 0.02 < photo.masks[m].float().mean() < 0.5]  # fmt: skip
-        # a photo of a rare class is drawn more often: by the rarest of its names, to the power of a third
+        # within its set a photo of a rare class is drawn more often: by the rarest of its names, to the power of a third
         rarity = np.array([max((50 / self.ask.counts[name] for name in photo.names), default=1.0) for photo in photos])
-        first = np.array([weights.get(photo.source, 1.0) for photo in photos]) * np.clip(rarity, 0.3, 10) ** (1 / 3)
-        sizes = Counter(photo.source for photo in photos)
-        later = np.array([shares.get(photo.source, 1.0) / sizes[photo.source] for photo in photos])
-        self.chances = (first / first.sum(), later / later.sum())
+        weights = np.clip(rarity, 0.3, 10) ** (1 / 3)
+        totals: Counter[str] = Counter()
+        for photo, weight in zip(photos, weights.tolist(), strict=True):
+            totals[photo.source] += weight
+        chances = weights * np.array([shares[photo.source] / totals[photo.source] for photo in photos])
+        self.chances = chances / chances.sum()
         self._step: tuple[int, list[Example]] = (-1, [])  # the last one that was made: its examples are asked for one by one
 
     def __call__(self, number: int) -> Example:
@@ -92,8 +87,7 @@ class Examples:
         made, examples = self._step
         if made != step:
             rng = np.random.default_rng((self.seed, step))
-            rare = step < self.common_from
-            examples = [self._sample(step * self.batch_size + i, photo, rng, rare) for i, photo in enumerate(self._photos(step, rng))]
+            examples = [self._sample(step * self.batch_size + i, photo, rng) for i, photo in enumerate(self._photos(step, rng))]
             self._step = (step, examples)
         return examples[place]
 
@@ -103,10 +97,9 @@ class Examples:
         return self._photos(step, np.random.default_rng((self.seed, step)))[place]
 
     def _photos(self, step: int, rng: np.random.Generator) -> list[TrainingPhoto]:
-        chances = self.chances[step >= self.common_from]
-        return [self.photos[i] for i in rng.choice(len(self.photos), self.batch_size, replace=False, p=chances)]
+        return [self.photos[i] for i in rng.choice(len(self.photos), self.batch_size, replace=False, p=self.chances)]
 
-    def _sample(self, number: int, photo: TrainingPhoto, rng: np.random.Generator, rare: bool) -> Example:
+    def _sample(self, number: int, photo: TrainingPhoto, rng: np.random.Generator) -> Example:
         pixels, masks, unknown = crop(photo, self.size, rng)
         names, absent = list(photo.names), set(photo.absent)
         if photo.source != "imagenet" and rng.random() < self.paste:
@@ -116,7 +109,7 @@ class Examples:
         absent |= {name for m, name in enumerate(names) if m not in left}
         visible = (masks.bool() & ~unknown).flatten(1).sum(1).tolist()
         seen = [m for m in left if visible[m] >= MIN_VISIBLE]
-        asked, truth = self.ask(photo, names, left, seen, absent, rng, favour_rare=rare)
+        asked, truth = self.ask(photo, names, left, seen, absent, rng)
         nothing = torch.zeros(self.size, self.size)
         targets = torch.stack([nothing if m is None else masks[m] for m in truth])
         present = torch.tensor([m is not None for m in truth])

@@ -12,19 +12,15 @@ from .config import PocketConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PocketOptions:
-    """What only this family's training knows. ``sources``: how often a photo of each set is drawn at first, relative to others."""
+    """What only this family's training knows."""
 
     config: PocketConfig = field(default_factory=PocketConfig)
     size: int = 256  # side of the training crops, pixels
     prompts: int = 6  # asked of each photo
     paste: float = 0.35  # chance of a pasted instance
     exemplars: float = 0.2  # chance that a prompt is shown (a region of another photo) instead of said
-    sources: Mapping[str, float] = field(
-        default_factory=lambda: {"coco": 1.8, "msrc": 1.5, "coco_person": 1.0, "camvid": 0.3, "ccp": 0.4, "imagenet": 0.4}
-    )
-    common_from: int = 3000  # step from which photos are drawn by ``shares`` and names asked for alike, however rare
-    shares: Mapping[str, float] = field(
-        default_factory=lambda: {"coco": 0.4, "msrc": 0.2, "coco_person": 0.29, "camvid": 0.01, "ccp": 0.04, "imagenet": 0.06}
+    shares: Mapping[str, float] = field(  # of each set among the photos drawn
+        default_factory=lambda: {"coco": 0.38, "msrc": 0.19, "coco_person": 0.3, "camvid": 0.01, "ccp": 0.06, "imagenet": 0.06}
     )
     losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "alignment": 0.1})
 
@@ -32,12 +28,12 @@ class PocketOptions:
 def pocket() -> Recipe:
     """The published weights. Figures: `docs/pocket.md`; one CPU core, under two hours."""
     return Recipe(
-        name="pocket", card="pocket", data="data", output="runs/pocket", steps=5000, batch_size=8, lr=1e-3, weight_decay=0.02,
+        name="pocket", card="pocket", data="data", output="runs/pocket", steps=6000, batch_size=8, lr=1e-3, weight_decay=0.02,
         schedule=Warmup(steps=99, start=0.01, hold=1), ema=0.998, options=PocketOptions(),
         groups=(
             # stem and first stages of the tower keep their pretrained weights; the rest of it and its classifier learn slowly
             ParameterGroup(pattern="tower.stem.*|tower.stages.[012].*", frozen=True),
-            ParameterGroup(pattern="tower.*|classifier.*", lr=0.1),
+            ParameterGroup(pattern="tower.*|classifier.*", lr=0.2),
         ),
     )  # fmt: skip
 

@@ -167,8 +167,8 @@ class PocketRun(TrainingRun):
 
 def _examples(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Examples:
     return Examples(
-        photos, options.sources, options.shares, options.common_from, vectors, size=options.size, batch_size=recipe.batch_size,
-        prompts=options.prompts, paste=options.paste, seed=recipe.seed,
+        photos, options.shares, vectors, size=options.size, batch_size=recipe.batch_size, prompts=options.prompts, paste=options.paste,
+        seed=recipe.seed,
     )  # fmt: skip
 
 

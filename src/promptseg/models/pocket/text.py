@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 
+from ...errors import WeightsError
+
 UNKNOWN = "[UNK]"
 
 
@@ -67,8 +69,15 @@ def with_pieces(pieces: Sequence[str], width: int) -> StaticText:
 
 @lru_cache(maxsize=4)
 def _word_pieces(text: bytes) -> Tokenizer:
-    """BERT's uncased tokenization over the given pieces; the unknown mark gets the id after the last piece."""
-    pieces = text.decode().split("\n")
+    """BERT's uncased tokenization over the given pieces; the unknown mark gets the id after the last piece.
+
+    Raises:
+        WeightsError: the bytes are no text.
+    """
+    try:
+        pieces = text.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"The word pieces in the weights are damaged ({error}). Get the weights again.") from None
     vocabulary = {piece: index for index, piece in enumerate([*pieces, UNKNOWN])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
