@@ -26,6 +26,7 @@ batch_size: 4
 save_every_s: 0
 options:
   size: 64
+  first_steps: 0
   prompts: 4
   config: {json.dumps({**CONFIG, "preprocess": {"size": 64}})}
 """
@@ -62,7 +63,7 @@ def test_a_file_is_trained_and_what_comes_out_loads(cli: Cli, file: Path, data: 
 def test_a_dry_run_shows_what_it_would_take_and_trains_nothing(cli: Cli, file: Path, data: Path, tmp_path: Path) -> None:
     code, out, err = cli("train", str(file), "--data", str(data), "--output", str(tmp_path / "out"), "--dry-run")
     assert code == 0, err
-    for expected in ('"size": 64', "tower.*|classifier.*", "0.0001", "frozen", "One measured step", "3 steps of 4: about 0.0 hours"):
+    for expected in ('"size": 64', "tower.*|classifier.*", "0.0002", "frozen", "One measured step", "3 steps of 4: about 0.0 hours"):
         assert expected in out, expected
     assert not list((tmp_path / "out").glob("checkpoint*"))
 

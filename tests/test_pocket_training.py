@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _recipe(data: Path, output: Path, **changes: Any) -> Recipe:
-    options = replace(recipes.pocket().options, config=small_pocket.CONFIG, size=64, prompts=4)
+    options = replace(recipes.pocket().options, config=small_pocket.CONFIG, size=64, first_steps=0, prompts=4)
     values = {"steps": 4, "batch_size": 4, "save_every_s": 0.0, "schedule": Cosine(), **changes}
     return replace(recipes.pocket(), data=str(data), output=str(output), options=options, **values)
 
@@ -94,7 +95,8 @@ def examples(data: Path) -> Examples:
         name: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0)
         for name in sorted(names | {*ELSEWHERE, *RARE_WITH_PEOPLE})
     }
-    return Examples(photos, {}, {}, 3, vectors, size=64, batch_size=6, prompts=5, paste=0.5, seed=0)
+    shares = recipes.pocket().options.shares
+    return Examples(photos, shares, vectors, size=96, first_size=64, first_steps=30, batch_size=6, prompts=5, paste=0.5, seed=0)
 
 
 def _batch(examples: Examples, step: int) -> Batch:
@@ -107,6 +109,14 @@ def test_an_example_depends_on_its_number_alone(examples: Examples) -> None:
     assert later.names == again.names
     assert torch.equal(later.targets, again.targets)
     assert not torch.equal(later.pixels, first.pixels)
+
+
+def test_crops_grow_and_photos_come_in_the_stated_shares(examples: Examples) -> None:
+    assert [_batch(examples, step).pixels.shape[-1] for step in (29, 30)] == [64, 96]
+    drawn = Counter(photo.source for photo in (examples.photo(number) for number in range(3000)))
+    expected = {photo.source: recipes.pocket().options.shares[photo.source] for photo in examples.photos}
+    for source, share in expected.items():
+        assert drawn[source] / 3000 == pytest.approx(share / sum(expected.values()), abs=0.12)
 
 
 @pytest.mark.parametrize("step", range(20))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import small_phrasecut
 import toy_training
 from promptseg.training import checkpoints
 from promptseg.training.loop import optimise
@@ -35,18 +39,19 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("promptseg.training.loop.save_folder", toy_training.save_bare)
-        return optimise(toy_recipe(folder, steps=8), ToyRun(dropout=0.0, memory=0.0))
+        return optimise(toy_recipe(folder, steps=8, validate_every=4), ToyRun(dropout=0.0, memory=0.0))
 
 
 @pytest.mark.parametrize(("words", "environment"), [((), {}), (("accumulate=2",), {}), ((), FSDP2)], ids=["ddp", "ddp-parts", "fsdp2"])
 def test_two_processes_are_one_with_twice_the_batch(
     tmp_path: Path, alone: Path, words: tuple[str, ...], environment: dict[str, str]
 ) -> None:
-    _two(tmp_path, "steps=8", *words, **environment)
+    _two(tmp_path, "steps=8", "validate_every=4", *words, **environment)
     ours, theirs = figures_of(tmp_path), figures_of(alone)
-    assert [line["step"] for line in ours] == list(range(8)), "one process writes the log"
+    assert [line["step"] for line in ours] == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7], "one process writes the log; two lines are of validations"
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine["fit"] == pytest.approx(other["fit"], rel=1e-4)
+        name = "validation/error" if "validation/error" in other else "fit"
+        assert mine[name] == pytest.approx(other[name], rel=1e-4)
     first, second = torch.load(tmp_path / WEIGHTS), torch.load(alone / WEIGHTS)
     for key, value in second.items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-5)
@@ -63,3 +68,25 @@ def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path, environ
     first, second = torch.load(tmp_path / "whole" / WEIGHTS), torch.load(tmp_path / "cut" / WEIGHTS)
     for key, value in second.items():
         assert torch.equal(first[key], value), key
+
+
+def test_clipseg_by_the_command_line_in_two_processes(tmp_path: Path) -> None:
+    """Sharded and replicated end alike, validation and pictures included, and one of the two processes speaks."""
+    photos, file = small_phrasecut.photos(tmp_path / "photos"), tmp_path / "mini.yaml"
+    small = small_phrasecut.recipe("clipseg/pc-plus", photos, tmp_path)
+    file.write_text(f"base: clipseg/pc-plus\noptions: {json.dumps(asdict(small.options))}\n")
+    options = ["steps=3", "batch_size=4", "precision=float32", "workers=0", "validate_every=3", "pictures_every=3", "--data", str(photos)]
+    found = []
+    for name, environment in (("ddp", {}), ("fsdp2", FSDP2)):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "promptseg", "train"]
+        free = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+        words = [*options, "-o", str(tmp_path / name)]
+        result = subprocess.run([*command, str(file), *words], env={**os.environ, **free}, capture_output=True, text=True, timeout=240)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert result.stdout.count("Trained") == 1
+        assert (tmp_path / name / "pictures" / "0000003.png").exists()
+        found.append((figures_of(tmp_path / name)[-1], load_file(tmp_path / name / "model.safetensors")))
+    (figures, weights), (others, sharded) = found
+    assert others["validation/AP"] == pytest.approx(figures["validation/AP"], abs=1e-4)
+    for key, value in weights.items():
+        torch.testing.assert_close(sharded[key], value, rtol=1e-4, atol=1e-5)

@@ -89,7 +89,9 @@ class ToyRun(Run):
     def validate(self) -> dict[str, float]:
         assert not self.model.training, "validation sees the network as it will be used"
         self.validations += 1
-        return {"closeness": 1.0 if self.validations == 2 else 0.5}
+        with torch.no_grad():
+            error = self.model.fit(torch.eye(4)).sub(1).square().mean().item()
+        return {"closeness": 1.0 if self.validations == 2 else 0.5, "error": error}
 
     def pictures(self) -> Image.Image:
         return Image.new("RGB", (4, 4), "red")

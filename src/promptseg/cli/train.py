@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,20 +50,24 @@ def train(
     if dry_run:
         _show(training.plan(recipe, log=_quiet))
         return
-    typer.echo(f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} from {recipe.data} to {recipe.output}")
+    main = os.environ.get("RANK", "0") == "0"  # as torchrun and accelerate number their processes; one of them speaks
+    say = typer.echo if main else _nothing
+    say(f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} from {recipe.data} to {recipe.output}")
     try:
-        with reporter(recipe.steps) as report:
-            folder = training.train(recipe, resume=resume, report=report, log=typer.echo)
+        with reporter(recipe.steps) if main else nullcontext() as report:
+            folder = training.train(recipe, resume=resume, report=report, log=say)
     except TrainingStopped as stopped:
-        typer.echo(str(stopped), err=True)
+        say(str(stopped), err=True)
         raise typer.Exit(INTERRUPTED) from None
-    typer.echo(
-        f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more."
-    )
+    say(f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more.")
 
 
 def _given(recipe: Recipe, **given: Any) -> Recipe:
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})
+
+
+def _nothing(line: str, err: bool = False) -> None:
+    pass
 
 
 def _quiet(line: str) -> None:

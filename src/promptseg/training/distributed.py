@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,8 @@ from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+
+    from .run import Run
 
 T = TypeVar("T")
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -157,6 +159,16 @@ class Processes:
         copy: nn.Module = type(model)(model.config)
         copy.load_state_dict({name: value.cpu() for name, value in whole.items()})
         return copy.eval()
+
+    @contextmanager
+    def gathered(self, run: Run) -> Iterator[None]:
+        """Inside, the run's network is whole, so that validation may call any part of it: under FSDP a copy."""
+        sharded = run.model
+        run.model = self.unsharded(sharded).to(self.device)
+        try:
+            yield
+        finally:
+            run.model = sharded
 
     def like(self, tensors: Mapping[str, Tensor], shards: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whole tensors cut as ``shards`` are."""

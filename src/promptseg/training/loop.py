@@ -175,7 +175,8 @@ class Training:
         picture = recipe.pictures_every is not None and step % recipe.pictures_every == 0
         if not (validate or picture):
             return
-        with self.average.applied(self.run.model) if self.average is not None else evaluating(self.run.model):
+        weights = self.average.applied(self.run.model) if self.average is not None else evaluating(self.run.model)
+        with weights, self.processes.gathered(self.run):
             if validate:
                 self._validated(step, self.run.validate())
             image = self.run.pictures() if picture else None

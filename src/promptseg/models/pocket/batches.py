@@ -54,7 +54,10 @@ class Batch:
 
 
 class Examples:
-    """Makes the example of any number, step by step. ``shares``: of each source among the photos drawn."""
+    """Makes the example of any number, step by step.
+
+    ``shares``: of each source among the photos drawn; ``size``: side of the crops in pixels, ``first_size`` that of the ``first_steps``.
+    """
 
     def __init__(
         self,
@@ -63,13 +66,16 @@ class Examples:
         vectors: Mapping[str, Tensor],
         *,
         size: int,
+        first_size: int,
+        first_steps: int,
         batch_size: int,
         prompts: int,
         paste: float,
         seed: int,
     ) -> None:
         self.photos, self.ask = photos, Asking(photos, vectors, prompts)
-        self.size, self.batch_size, self.paste, self.seed = size, batch_size, paste, seed
+        self.size, self.first_size, self.first_steps = size, first_size, first_steps
+        self.batch_size, self.paste, self.seed = batch_size, paste, seed
         self.donors = [(i, m) for i, photo in enumerate(photos) if photo.source == "coco" for m, name in enumerate(photo.names)
                        if name not in COMPOSED and 0.02 < photo.masks[m].float().mean() < 0.5]  # fmt: skip
         # within its set a photo of a rare class is drawn more often: by the rarest of its names, to the power of a third
@@ -87,7 +93,8 @@ class Examples:
         made, examples = self._step
         if made != step:
             rng = np.random.default_rng((self.seed, step))
-            examples = [self._sample(step * self.batch_size + i, photo, rng) for i, photo in enumerate(self._photos(step, rng))]
+            side = self.first_size if step < self.first_steps else self.size
+            examples = [self._sample(step * self.batch_size + i, photo, side, rng) for i, photo in enumerate(self._photos(step, rng))]
             self._step = (step, examples)
         return examples[place]
 
@@ -99,8 +106,8 @@ class Examples:
     def _photos(self, step: int, rng: np.random.Generator) -> list[TrainingPhoto]:
         return [self.photos[i] for i in rng.choice(len(self.photos), self.batch_size, replace=False, p=self.chances)]
 
-    def _sample(self, number: int, photo: TrainingPhoto, rng: np.random.Generator) -> Example:
-        pixels, masks, unknown = crop(photo, self.size, rng)
+    def _sample(self, number: int, photo: TrainingPhoto, side: int, rng: np.random.Generator) -> Example:
+        pixels, masks, unknown = crop(photo, side, rng)
         names, absent = list(photo.names), set(photo.absent)
         if photo.source != "imagenet" and rng.random() < self.paste:
             pixels, masks, unknown, names, absent = self._paste(photo, pixels, masks, unknown, absent, rng)
@@ -110,7 +117,7 @@ class Examples:
         visible = (masks.bool() & ~unknown).flatten(1).sum(1).tolist()
         seen = [m for m in left if visible[m] >= MIN_VISIBLE]
         asked, truth = self.ask(photo, names, left, seen, absent, rng)
-        nothing = torch.zeros(self.size, self.size)
+        nothing = torch.zeros(side, side)
         targets = torch.stack([nothing if m is None else masks[m] for m in truth])
         present = torch.tensor([m is not None for m in truth])
         return Example(number, pixels, targets, ~unknown, present, asked, f"{photo.source}/{photo.id}")
@@ -122,7 +129,7 @@ class Examples:
         names = list(photo.names)
         index, m = self.donors[int(rng.integers(len(self.donors)))]
         donor = self.photos[index]
-        other, other_masks, _ = crop(donor, self.size, rng)
+        other, other_masks, _ = crop(donor, pixels.shape[1], rng)
         name, stamp = donor.names[m], other_masks[m]
         confused = any(overlapping(name, there, photo.distinct) and there != name for there in names)
         if confused or not 0.01 < stamp.mean() < 0.4:

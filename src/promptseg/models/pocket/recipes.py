@@ -16,6 +16,8 @@ class PocketOptions:
 
     config: PocketConfig = field(default_factory=PocketConfig)
     size: int = 256  # side of the training crops, pixels
+    first_size: int = 192  # of the first ones: small crops teach what names mean at half the price, larger ones the outlines
+    first_steps: int = 3000
     prompts: int = 6  # asked of each photo
     paste: float = 0.35  # chance of a pasted instance
     exemplars: float = 0.2  # chance that a prompt is shown (a region of another photo) instead of said
@@ -28,7 +30,7 @@ class PocketOptions:
 def pocket() -> Recipe:
     """The published weights. Figures: `docs/pocket.md`; one CPU core, under two hours."""
     return Recipe(
-        name="pocket", card="pocket", data="data", output="runs/pocket", steps=6000, batch_size=8, lr=1e-3, weight_decay=0.02,
+        name="pocket", card="pocket", data="data", output="runs/pocket", steps=4300, batch_size=8, lr=1e-3, weight_decay=0.02,
         schedule=Warmup(steps=99, start=0.01, hold=1), ema=0.998, options=PocketOptions(),
         groups=(
             # stem and first stages of the tower keep their pretrained weights; the rest of it and its classifier learn slowly
@@ -40,7 +42,7 @@ def pocket() -> Recipe:
 
 def _variant(name: str, **config: bool) -> Recipe:
     base = pocket()
-    options = replace(base.options, size=192, config=replace(base.options.config, **config))
+    options = replace(base.options, first_steps=1000, config=replace(base.options.config, **config))
     return replace(base, name=f"pocket/{name}", output=f"runs/pocket-{name}", steps=1000, ema=0.99, options=options)
 
 

@@ -114,14 +114,11 @@ class PocketRun(TrainingRun):
         data, model, options = batch, self.model, self.options
         model.tower.eval()  # its batch statistics stay those of pretraining: batches here are small
         generator = torch.Generator().manual_seed(batch.first // self.batch_size)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            image = model.features(normalise(data.pixels, model.config.preprocess))
-        image = image.float()
+        image = model.features(normalise(data.pixels, model.config.preprocess)).float()
         pooled = model.pool(image, data.targets * data.known[:, None])
         condition = self._conditions(data, generator)
         self._remember(data, pooled.detach())
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits, presence = model.answer(image, condition)
+        logits, presence = model.answer(image, condition)
         logits = F.interpolate(logits.float(), size=data.targets.shape[-2:], mode="bilinear")
         bce, dice = mask_losses(logits, data.targets, data.known, data.present)
         aligned = self._alignment(data, pooled)
@@ -167,8 +164,8 @@ class PocketRun(TrainingRun):
 
 def _examples(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Examples:
     return Examples(
-        photos, options.shares, vectors, size=options.size, batch_size=recipe.batch_size, prompts=options.prompts, paste=options.paste,
-        seed=recipe.seed,
+        photos, options.shares, vectors, size=options.size, first_size=options.first_size, first_steps=options.first_steps,
+        batch_size=recipe.batch_size, prompts=options.prompts, paste=options.paste, seed=recipe.seed,
     )  # fmt: skip
 
 
