@@ -22,7 +22,7 @@ lr: 5e-4
 schedule: {kind: poly, power: 2}
 options:
   size: 320
-  sources: {coco: 1.0}
+  shares: {coco: 1.0}
   config: {variant: lite0}
 groups:
   - {pattern: "tower.*", frozen: true}
@@ -39,7 +39,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(file: Path) -> None:
     mine, base = read(file), recipe("pocket")
     assert (mine.name, mine.output, mine.lr, mine.schedule) == ("mine", "runs/mine", 5e-4, Poly(power=2))
     assert (mine.options.size, mine.options.config.variant) == (320, "lite0")
-    assert mine.options.sources == {**base.options.sources, "coco": 1.0}
+    assert mine.options.shares == {**base.options.shares, "coco": 1.0}
     assert [group.frozen for group in mine.groups] == [True]
     same = {field.name for field in fields(Recipe)} - {"name", "output", "lr", "schedule", "options", "groups"}
     assert all(getattr(mine, name) == getattr(base, name) for name in same)

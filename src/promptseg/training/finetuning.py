@@ -11,8 +11,11 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import zoo
 from ..contracts import Recipe
+from ..devices import choose_device, choose_precision
 from ..errors import ConfigError, DataError, nearest
 from ..models import FAMILIES, family
 from ..segmenter import load
@@ -77,6 +80,7 @@ def finetune(
         steps, minutes: how long; without either, as the preset says. Minutes become steps by the pace of a measured one.
         resume: go on with what lies in ``output``.
         changes: settings of the preset's recipe, such as "lr=5e-4" or "options.size=320".
+            Unsaid, the precision is bfloat16 where that is fast.
         progress: is told the number of steps and gives a context whose value follows every step with its figures. log: tells of the rest.
 
     Raises:
@@ -91,7 +95,9 @@ def finetune(
     checkpoints.prepare(folder, resume)
     parts = divided(asked_for(checked(Path(data), log), classes))
     log(f"{len(parts.train)} photos to train on, {len(parts.held_out)} held out; {len(parts.names)} classes: {', '.join(parts.names)}")
-    recipe = with_words(replace(start, data=fspath(data), output=str(folder), seed=seed), changes)
+    fast = choose_precision("auto", choose_device()) == torch.bfloat16
+    recipe = replace(start, data=fspath(data), output=str(folder), seed=seed, precision="bfloat16" if fast else "float32")
+    recipe = with_words(recipe, changes)
     kept = _kept(folder) if resume else None
     length = kept.steps if kept else steps or _steps(name, recipe, parts, minutes)
     settings = Settings(

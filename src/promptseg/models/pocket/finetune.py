@@ -172,9 +172,8 @@ class FineTune(Run):
         pixels = normalise(batch.pixels, model.config.preprocess)
         condition = self._conditions(batch).to(pixels.device)
         own = batch.targets.shape[1]
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
-            taps = self._taps(model, pixels, learning=not self.shared_tower)
-            logits, presence = model.answer(model.neck(taps, model.classifier).float(), condition)
+        taps = self._taps(model, pixels, learning=not self.shared_tower)
+        logits, presence = model.answer(model.neck(taps, model.classifier).float(), condition)
         logits, presence = logits.float(), presence.float()
         large = F.interpolate(logits[:, :own], size=batch.targets.shape[-2:], mode="bilinear")
         mask, dice = mask_losses(large, batch.targets, batch.known, batch.present)
@@ -188,9 +187,8 @@ class FineTune(Run):
     def _before(self, pixels: Tensor, taps: tuple[Tensor, ...], condition: Tensor) -> tuple[Tensor, Tensor]:
         """What the network said before it was trained: logits (B, M, h, w) and presence (B, M)."""
         before = self.before.to(pixels.device)
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
-            same = taps if self.shared_tower else self._taps(before, pixels, learning=False)
-            logits, presence = before.answer(before.neck(same, before.classifier).float(), condition)
+        same = taps if self.shared_tower else self._taps(before, pixels, learning=False)
+        logits, presence = before.answer(before.neck(same, before.classifier).float(), condition)
         return logits.float(), presence.float()
 
     def _taps(self, model: Model, pixels: Tensor, *, learning: bool) -> tuple[Tensor, ...]:
