@@ -48,12 +48,14 @@ def probability(what: str, value: Any) -> float:
 class Preprocess:
     """From an upright uint8 RGB photo to network input: resize, scale to 0..1, normalise per channel.
 
-    ``fit`` is the default of `Options.fit`; ``antialias`` False is torch's plain bilinear sampling (CLIPSeg's quick start).
+    ``fit`` is the default of `Options.fit`; ``antialias`` False is torch's plain bilinear sampling (CLIPSeg's quick start), with
+    ``rounded`` to 8-bit values before they are normalised (OpenCV, GroupViT).
     """
 
     size: int
     fit: Fit = "stretch"
     antialias: bool = False
+    rounded: bool = False
     multiple: int = 1  # network input sides are multiples of this (the patch size or the largest stride)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -89,12 +91,14 @@ class View:
     """One window of a photo as the network sees it.
 
     ``box``: (x0, y0, x1, y1), half-open integer photo pixels. ``content``: (h, w) to which the box is resized. ``shape``: (h, w) of the
-    network input; it exceeds ``content`` only at the right and bottom, filled with the mean colour (letterbox).
+    network input; it exceeds ``content`` only at the right and bottom, filled with the mean colour (letterbox). ``window``: (x0, y0, x1,
+    y1) of the resized content, in its pixels, where only a part of it is shown; ``shape`` is then the window's.
     """
 
     box: tuple[int, int, int, int]
     content: Size
     shape: Size
+    window: tuple[int, int, int, int] | None = None
 
 
 # --- what a network returns -------------------------------------------------------------------------------------------------------------
@@ -111,7 +115,23 @@ class DenseLogits:
     presence: Tensor | None = None
 
 
-Prediction: TypeAlias = DenseLogits  # queries and detections join here with the first family that returns them
+@dataclass(frozen=True, slots=True)
+class GroupLogits:
+    """Segments that a network formed before it heard of any prompt, and how well each prompt names each of them.
+
+    ``maps``: one (B, G_i, h, w) per stage, the share in which a place belongs to each segment, at the resolution of the network's tokens.
+    ``logits`` (B, G, N): last-stage segments and prompts; ``whole`` (B, N): the whole view and prompts. ``segments`` (B, G, E): what the
+    segments are, in the space of the prompts, at length 1. ``prompts``: N.
+    """
+
+    maps: tuple[Tensor, ...]
+    logits: Tensor
+    whole: Tensor
+    segments: Tensor
+    prompts: tuple[Prompt, ...]
+
+
+Prediction: TypeAlias = DenseLogits | GroupLogits  # queries and detections join here with the first family that returns them
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +197,9 @@ class Card:
 
     ``threshold``: probability above which a pixel belongs to the mask. ``presence_threshold``: score from which a prompt counts as
     present. ``background``: what is nothing in a semantic map unless the user says otherwise (`Segmenter.semantic`): pixels whose best
-    class is at most that probable, or those of a name; None labels every pixel. ``parameters``: count of all weights. ``metrics``:
-    published or measured figures, as fractions.
+    class is at most that probable, or those of a name; None labels every pixel. ``templates``: wordings, each with one ``{}``, in which
+    `Segmenter.semantic` says the name of a class; none: as it is. ``parameters``: count of all weights. ``metrics``: published or measured
+    figures, as fractions.
     """
 
     name: str
@@ -195,6 +216,7 @@ class Card:
     threshold: float = 0.5
     presence_threshold: float = 0.5
     background: float | str | None = None
+    templates: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     embedded: bool = False  # the weights ship in the package
@@ -227,11 +249,15 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """``theirs`` <-> ``ours``, tensor unchanged, or transposed (2-d) both ways."""
+    """``theirs`` <-> ``ours``, tensor unchanged, or (2-d) transposed both ways.
+
+    ``trailing``: where ours has two dimensions theirs has a third of 1 behind them (a convolution over single positions).
+    """
 
     theirs: str
     ours: str
     transpose: bool = False
+    trailing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +277,16 @@ class Drop:
     same_as: str | None = None  # their name of the tensor that this one repeats; `to_official` writes it back
 
 
-Rule: TypeAlias = Rename | Split | Drop
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A parameter of ours that this layout does not hold: the value that it then has everywhere, and why it may."""
+
+    ours: str
+    value: float
+    reason: str
+
+
+Rule: TypeAlias = Rename | Split | Drop | Absent
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------------------------
