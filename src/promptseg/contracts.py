@@ -68,12 +68,14 @@ class Options:
     ``fit``: "stretch" resizes the whole photo to a size x size square; "letterbox" keeps the aspect and pads right and bottom with the
     mean colour; "native" keeps the aspect without padding, the longer side becoming ``size``. ``tile``: side in photo pixels of
     overlapping square windows, each shown at ``size``; None shows the whole photo at once. ``overlap``: share of a window, 0..0.9.
+    ``templates``: wordings of class names in `Segmenter.semantic`, each with one ``{}``.
     """
 
     fit: Fit | None = None
     size: int | None = None
     tile: int | None = None
     overlap: float = 0.25
+    templates: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.fit not in (None, "stretch", "letterbox", "native"):
@@ -168,13 +170,18 @@ class Network(Protocol):
     ``decode`` every prompt on every image: (B, N, h, w).
     ``views`` the windows in which a photo of ``size`` is shown; ``merge`` their predictions (each B = 1) -> one prediction whose logits
     cover the photo exactly (padding cut off). Both have shared defaults in `nn.views`.
+
+    A family whose answers are no logit per pixel and prompt merges into an object of its own and offers ``to_masks(merged)`` -> DenseLogits
+    and ``to_semantic(merged, synonyms, threshold)`` -> labels (H, W) int16, -1 for nothing, and scores (C,), 0..1: ``synonyms`` says how
+    many prompts, one after another, each class has. One that forms segments before they are named (task "groups") offers
+    ``group_views(size)`` and ``to_groups(features, size)`` -> labels and scores of every stage.
     """
 
     def encode_image(self, pixel_values: Tensor) -> Any: ...
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures: ...
-    def decode(self, image: Any, prompts: PromptFeatures) -> Prediction: ...
+    def decode(self, image: Any, prompts: PromptFeatures) -> Any: ...
     def views(self, size: Size, options: Options) -> tuple[View, ...]: ...
-    def merge(self, predictions: Sequence[Prediction], views: Sequence[View], size: Size) -> Prediction: ...
+    def merge(self, predictions: Sequence[Any], views: Sequence[View], size: Size) -> Any: ...
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import runners_clipseg
 import runners_clipseg_training
 import runners_data
 import runners_groupvit
+import runners_groupvit_training
 import runners_metrics
 import torch
 from cases import Case, Check, NotYetError, Results
@@ -34,6 +35,7 @@ RUNNERS: dict[str, Runner] = {
     **runners_clipseg_training.RUNNERS,
     **runners_data.RUNNERS,
     **runners_groupvit.RUNNERS,
+    **runners_groupvit_training.RUNNERS,
     **runners_metrics.RUNNERS,
 }
 READ_ONLY = ("inventory", "table")  # kinds to look things up in

@@ -46,9 +46,11 @@ OURS = {  # their option -> our field
 
 def image_config(config: Mapping[str, Any]) -> GroupVitImageConfig:
     """Options of the published image encoder as ours; those without effect on its output must have their published values."""
-    unused = {"in_chans": 3, "qk_scale": None, "drop_rate": 0.0, "attn_drop_rate": 0.0, "num_classes": 0}
+    unused: dict[str, Any] = {"in_chans": 3, "qk_scale": None, "drop_rate": 0.0, "attn_drop_rate": 0.0, "num_classes": 0}
     unused |= {"use_checkpoint": False, "freeze_patch_embed": False, "type": "GroupViT"}
-    values = {OURS[name]: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name not in unused}
+    values: dict[str, Any] = {
+        OURS[name]: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name not in unused
+    }
     assert all(config.get(name, value) == value for name, value in unused.items())
     return GroupVitImageConfig(**values)
 
@@ -93,8 +95,9 @@ def _image(net: Model, args: Mapping[str, Any]) -> dict[str, Any]:
     if args["image"] is None:
         return {}
     pixels = normalised(args["image"], args["mean"], args["std"])
+    stages: Any = net.image.stages
     parts: dict[str, torch.nn.Module] = {"patch_embed": net.image.patch_norm}
-    for i, stage in enumerate(net.image.stages):
+    for i, stage in enumerate(stages):
         parts |= {f"l{i}b{j}": block for j, block in enumerate(stage.blocks)}
         if stage.group_projector is not None:
             parts[f"l{i}_group_projector"] = stage.group_projector
@@ -103,7 +106,7 @@ def _image(net: Model, args: Mapping[str, Any]) -> dict[str, Any]:
             parts |= {f"g{i}_mlp_inter": grouping.mlp_tokens, f"g{i}_projected": grouping.norm_post_tokens, f"g{i}_query": grouping.pre}
     tuples: dict[str, Tensor] = {}
     handles = []
-    for i, stage in enumerate(net.image.stages):
+    for i, stage in enumerate(stages):
         for name, part in ((f"g{i}_assign", getattr(stage.grouping, "assign", None)), (f"g{i}_out", stage.grouping)):
             if part is not None:
                 handles.append(part.register_forward_hook(lambda _, taken, given, name=name: tuples.update({name: given[0]})))
@@ -112,9 +115,15 @@ def _image(net: Model, args: Mapping[str, Any]) -> dict[str, Any]:
     for handle in handles:
         handle.remove()
     results: dict[str, Any] = {**seen, **tuples, "pixel_values": pixels}
-    results |= {name: value + seen[name.replace("assign", "query")] for name, value in tuples.items() if name.endswith("assign")}  # as stored
+    results |= {
+        name: value + seen[name.replace("assign", "query")] for name, value in tuples.items() if name.endswith("assign")
+    }  # as stored
     for i, assigned in enumerate(found.assigned):
-        results |= {f"assign{i}_soft": assigned.soft, f"assign{i}_hard": assigned.used, f"assign{i}_hard_index": assigned.used[:, 0].argmax(1)}
+        results |= {
+            f"assign{i}_soft": assigned.soft,
+            f"assign{i}_hard": assigned.used,
+            f"assign{i}_hard_index": assigned.used[:, 0].argmax(1),
+        }
     feature = found.tokens.mean(1)
     return results | {
         "image_feature": feature,
@@ -135,10 +144,10 @@ def _texts(net: Model, args: Mapping[str, Any]) -> dict[str, Any]:
         "token_ids": F.pad(ids, (0, net.config.text.context - ids.shape[1])),
         "text_feature": feature,
         "text_x": text_x,
-        "class_embedding": F.normalize(text_x.unflatten(0, (-1, per_class)).mean(1), dim=-1),
+        "class_embedding": F.normalize(text_x.view(-1, per_class, text_x.shape[-1]).mean(1), dim=-1),
     }
     if args["text_rows"]:
-        rows = text_x.unflatten(0, (args["text_rows"], -1))
+        rows = text_x.view(args["text_rows"], -1, text_x.shape[-1])
         results |= {"row_text_x": rows[:, 0], "row_multi_label_x": rows[:, 1:]}
     return results
 
@@ -148,7 +157,7 @@ def _similar(net: Model, args: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     image = net.encode_image(normalised(args["image"], args["mean"], args["std"]))
     per_class = args["templates_per_class"] or 1
-    texts = net.embed_texts(args["texts"]).unflatten(0, (-1, per_class)).mean(1)
+    texts = net.embed_texts(args["texts"]).view(-1, per_class, image.whole.shape[-1]).mean(1)
     return {"zero_shot_logits": image.whole @ F.normalize(texts, dim=-1).T}
 
 
@@ -230,7 +239,7 @@ def grouping_block(case: Case) -> Results:
         results |= {f"{name}.out": out, f"{name}.soft_assign": assigned.soft, f"{name}.assign_index": assigned.used[:, 0].argmax(1)}
         if run["train"]:
             results |= {f"grad/{name}.x": x.grad, f"grad/{name}.group_tokens": g.grad}
-            gradients = to_official(GROUPING_BLOCK, {key: part.grad for key, part in block.named_parameters()})
+            gradients = to_official(GROUPING_BLOCK, {key: part.grad for key, part in block.named_parameters() if part.grad is not None})
             results |= {f"{name}.grad_norm.{key}": float(value.norm()) for key, value in gradients.items()}
     return results
 
@@ -272,8 +281,8 @@ def map_upsampling(case: Case) -> Results:
         grid = _guessed(maps.shape[2], height, width)
         results["grids"].append(None if grid is None else list(grid))
         if grid is not None:
-            shares = maps.transpose(2, 3).unflatten(-1, grid)
-            enlarged = F.interpolate(shares[:, 0], (height, width), mode="bilinear", align_corners=False)
+            shares = maps[:, 0].transpose(1, 2)
+            enlarged = F.interpolate(shares.view(*shares.shape[:2], *grid), (height, width), mode="bilinear", align_corners=False)
             results[f"out{index}"] = enlarged.permute(0, 2, 3, 1)[:, None]
     return results
 

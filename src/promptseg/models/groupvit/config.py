@@ -86,7 +86,9 @@ class GroupVitConfig:
     image: GroupVitImageConfig = field(default_factory=GroupVitImageConfig)
     text: ClipTextConfig = field(default_factory=_text)
     embed: int = 256  # dimensions of the space that both are projected to [output_dim]
-    projector_layers: int = 2  # 0: none, then ``embed`` counts for nothing; above 1 there are hidden layers of 4096 with batch norm [proj_num_layers]
+    projector_layers: int = (
+        2  # 0: none, then ``embed`` counts for nothing; above 1 there are hidden layers of 4096 with batch norm [proj_num_layers]
+    )
     multi_label: int = 3  # prompts made of a caption's nouns in training; 0: none, and no temperature of their own
     share_temperature: bool = False  # one temperature for both losses
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(size=448, fit="native", rounded=True))
@@ -108,7 +110,7 @@ class GroupVitOptions(Options):
     """How GroupViT looks at a photo and names what it sees (paper, section 4.2; published evaluation code).
 
     ``size``: pixels of the photo's shorter side, as far as the longer stays within 2048. ``mode``: "whole" looks once; "slide" moves a
-    window of ``crop`` pixels by ``stride`` pixels and averages, as all published figures do. None means: as published (448, slide, 448, 224).
+    window of ``crop`` pixels by ``stride`` pixels and averages, as for all published figures. None: as published (448, slide, 448, 224).
     ``fit`` "native" keeps the aspect, "stretch" makes a square of it; windows in photo pixels (``tile``) are not for this family.
     """
 

@@ -1,6 +1,6 @@
 """The image encoder: a vision transformer whose tokens are merged, stage by stage, into a few segments (paper, section 3.1).
 
-    pixels (B, 3, H, W) -> patch tokens (B, h*w, C) --stage 0--> segments (B, 64, C) --stage 1--> (B, 8, C) --stage 2, norm--> (B, 8, C)
+pixels (B, 3, H, W) -> patch tokens (B, h*w, C) --stage 0--> segments (B, 64, C) --stage 1--> (B, 8, C) --stage 2, norm--> (B, 8, C)
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module):
         fixed = config.positions == "fourier"
         table = fourier_table((config.grid, config.grid), config.width) if fixed else torch.empty(1, config.grid**2, config.width)
         self.positions = nn.Parameter(table, requires_grad=not fixed)
-        shares = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").split(config.depths)
+        shares = torch.split(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu"), list(config.depths))
         self.stages = nn.ModuleList(Stage(config, index, share.tolist()) for index, share in enumerate(shares))
         self.norm = nn.LayerNorm(config.widths[-1])
         if not fixed:

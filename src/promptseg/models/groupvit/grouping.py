@@ -1,8 +1,8 @@
 """GroupViT's own parts: tokens that gather into segments (paper, section 3.1.1 and equations 3 to 7).
 
-    x (B, S, C) image or segment tokens, g (B, N, C) group tokens
-    g --mixed along the token axis--> q (B, G, C) --looks at x--> q
-    every token of x goes to one of the G groups: A (B, 1, G, S) --> segments (B, G, C')
+x (B, S, C) image or segment tokens, g (B, N, C) group tokens
+g --mixed along the token axis--> q (B, G, C) --looks at x--> q
+every token of x goes to one of the G groups: A (B, 1, G, S) --> segments (B, G, C')
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, q: Tensor, x: Tensor) -> Tensor:
         """q (B, G, C), x (B, S, C) -> (B, G, C)."""
-        parts = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q(q), self.k(x), self.v(x)))
+        parts = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (self.q(q), self.k(x), self.v(x)))
         result: Tensor = self.out(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
         return result
 

@@ -1,4 +1,4 @@
-"""How the tensors of published GroupViT checkpoints map to ours: ``official`` (NVlabs/GroupViT) and ``hf`` (transformers' `GroupViTModel`)."""
+"""How the tensors of published GroupViT checkpoints map to ours: ``official`` (NVlabs/GroupViT), ``hf`` (transformers' `GroupViTModel`)."""
 
 from __future__ import annotations
 

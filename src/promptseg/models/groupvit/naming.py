@@ -1,6 +1,7 @@
-"""From segments and their logits to answers: classes that compete, phrases by themselves, segments without names (published evaluation code).
+"""From segments and their logits to answers: classes that compete, phrases by themselves, segments without names (published code).
 
-The maps of a window are enlarged to it, bilinearly; a pixel belongs to the segment with the largest share; a segment has one score per class.
+The maps of a window are enlarged to it, bilinearly; a pixel belongs to the segment with the largest share there; a segment has one score
+per class.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...contracts import DenseLogits, GroupLogits, Size, View
+from ...data.vocabularies import names
 from ...prompts import describe
 
 TOP = 5  # classes that the segments of a window may have (published code)
 
-# What a phrase asked for by itself competes with: the classes of PASCAL Context as the authors name them, things and stuff of everyday photos.
-RIVALS = tuple(
-    "airplane bag bed bedclothes bench bicycle bird boat book bottle building bus cabinet car cat ceiling chair cloth computer cow cup curtain "
-    "dog door fence floor flower food grass ground horse keyboard light motorbike mountain mouse person plate platform plant road rock sheep "
-    "shelves sidewalk sign sky snow sofa table track train tree truck monitor wall water window wood".split()
-)
+# What a phrase asked for by itself competes with: things and stuff of everyday photos, as the authors name them in PASCAL Context.
+RIVALS = names("context60-groupvit")[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Seen:
 
 
 def class_scores(logits: Tensor, whole: Tensor, top: int = TOP) -> Tensor:
-    """logits (G, N) of segments and (N,) of the window -> scores (G, N), 0..1: the softmax, times the softmax over the window's top classes."""
+    """logits (G, N) of segments and (N,) of the window -> scores (G, N), 0..1: softmax, times the softmax over the window's top classes."""
     keep = whole.topk(min(top, len(whole))).indices
     among = torch.full_like(logits, -torch.inf)
     among[:, keep] = logits[:, keep]
@@ -60,7 +58,9 @@ def score_maps(seen: Seen, synonyms: Sequence[int], threshold: float | None, top
     ``synonyms``: how many prompts, one after another, each class has; a class is as probable as the most probable of them. ``threshold``:
     below it the best class of a pixel is background, but never all of a window is (paper, section 4.2; published code).
     """
-    owners, scores = zip(*(_scored(window, view, synonyms, top) for window, view in zip(seen.windows, seen.views, strict=True)), strict=True)
+    owners, scores = zip(
+        *(_scored(window, view, synonyms, top) for window, view in zip(seen.windows, seen.views, strict=True)), strict=True
+    )
     visits = _visits(seen)
     if threshold is not None:
         nothing = [(one.amax(-1) < min(threshold, float(one.max()))).float() for one in scores]
@@ -69,9 +69,7 @@ def score_maps(seen: Seen, synonyms: Sequence[int], threshold: float | None, top
         yield index, _averaged(seen, owners, [one[:, index] for one in scores], visits)
 
 
-def semantic(
-    seen: Seen, synonyms: Sequence[int], threshold: float | None, top: int = TOP
-) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+def semantic(seen: Seen, synonyms: Sequence[int], threshold: float | None, top: int = TOP) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     """Labels (H, W), -1 for background, and the mean score of each class over its pixels (C,), 0 for one without; see `score_maps`."""
     best, labels = torch.full(seen.size, -1.0), torch.full(seen.size, -1, dtype=torch.int16)
     for index, scores in score_maps(seen, synonyms, threshold, top):
@@ -97,7 +95,7 @@ def _scored(window: GroupLogits, view: View, synonyms: Sequence[int], top: int) 
 
 
 def masks(seen: Seen, rivals: Tensor, scale: float) -> DenseLogits:
-    """One map of log-odds per phrase (1, N, h, w) at a quarter of the resized photo's size: is it the phrase rather than any of the `RIVALS`?
+    """Log-odds per phrase (1, N, h, w), at a quarter of the resized photo's size: is it the phrase rather than any of the `RIVALS`?
 
     ``rivals`` (R, E) of length 1. A rival that is a word of the phrase, or of which the phrase's is a plural, does not compete with it.
     """
@@ -122,14 +120,15 @@ def _says(phrase: str, rival: str) -> bool:
 # --- segments without names ---------------------------------------------------------------------------------------------------------------
 
 
-def groups(seen: Seen) -> list[tuple[NDArray[np.int16], NDArray[np.float32]]]:
-    """Per stage, of a photo seen whole: which segment owns each pixel (H, W), and its mean share there (G,), 0 for one without pixels."""
-    (window,) = seen.windows
+def groups(maps_of_stages: Sequence[Tensor], content: Size, size: Size) -> list[tuple[NDArray[np.int16], NDArray[np.float32]]]:
+    """Maps (1, G, h, w) of a photo seen whole, resized to ``content`` -> per stage, which segment owns each pixel (H, W), and its mean
+    share there (G,), 0 for one without pixels.
+    """
     result = []
-    for maps in window.maps:
-        best, labels = torch.full(seen.size, -1.0), torch.zeros(seen.size, dtype=torch.int16)
+    for maps in maps_of_stages:
+        best, labels = torch.full(size, -1.0), torch.zeros(size, dtype=torch.int16)
         for index, one in enumerate(maps[0]):
-            shares = _enlarged(_enlarged(one, seen.content), seen.size)
+            shares = _enlarged(_enlarged(one, content), size)
             better = shares > best
             labels[better] = index
             best = torch.where(better, shares, best)

@@ -25,15 +25,14 @@ from ...nn.conversion import load_official
 from ...prompts import Prompt, Text
 from ...tokenizers import clip as clip_tokenizer
 from . import naming
-from .config import GroupVitConfig
+from .config import GroupVitConfig, GroupVitOptions
 from .encoder import ImageEncoder, Segments
 from .keys import LAYOUTS, START
+from .losses import contrastive_loss, multi_label_loss, scale_of
 from .naming import RIVALS, Seen
 from .projector import Projector
 from .text import TextEncoder
 from .windows import views as windows
-
-MAX_SCALE = 100.0  # of cosines (published code); the parameter itself is never cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,20 @@ class Model(nn.Module):
         """All windows as they are: what is averaged depends on what is asked."""
         return Seen(tuple(predictions), tuple(views), size)
 
+    def losses(self, pixels: Tensor, texts: Sequence[Sequence[str]], noise: Sequence[Tensor | None] = ()) -> dict[str, Tensor]:
+        """What is minimised, by name: (B, 3, H, W) images, each with its caption and then equally many prompts, none or more.
+
+        ``noise`` as in `ImageEncoder.forward`. All texts go through the network as one batch, so that the statistics of the projector's
+        batch norm are those of captions and prompts together (published code).
+        """
+        image = self.image_projector(self.image(pixels, noise).tokens.mean(1))
+        projected = self.embed_texts([text for one in texts for text in one]).view(len(texts), len(texts[0]), -1)
+        found = {"loss": contrastive_loss(image, projected[:, 0], self.logit_scale)}
+        if len(texts[0]) > 1:
+            own = self.logit_scale if self.multi_label_logit_scale is None else self.multi_label_logit_scale
+            found["multi_label_loss"] = multi_label_loss(image, projected[:, 1:], own)
+        return found
+
     # --- answers at the photo's size ----------------------------------------------------------------------------------------------------
 
     def to_masks(self, seen: Seen) -> DenseLogits:
@@ -125,16 +138,21 @@ class Model(nn.Module):
         """See `naming.semantic`."""
         return naming.semantic(seen, synonyms, threshold)
 
-    def to_groups(self, seen: Seen) -> list[tuple[NDArray[np.int16], NDArray[np.float32]]]:
+    def group_views(self, size: Size) -> tuple[View, ...]:
+        """The whole photo in one view (published visualisation)."""
+        return windows(size, GroupVitOptions(mode="whole"), self.config.preprocess)
+
+    def to_groups(self, image: GroupImage, size: Size) -> list[tuple[NDArray[np.int16], NDArray[np.float32]]]:
         """See `naming.groups`."""
-        return naming.groups(seen)
+        (view,) = self.group_views(size)
+        return naming.groups([one.cpu().float() for one in image.maps], view.content, size)
 
     # --- parts --------------------------------------------------------------------------------------------------------------------------
 
     @property
     def scale(self) -> Tensor:
         """What cosines are multiplied with."""
-        return self.logit_scale.float().exp().clamp(max=MAX_SCALE)
+        return scale_of(self.logit_scale)
 
     def embed_texts(self, phrases: Sequence[str]) -> Tensor:
         """Phrases, verbatim -> projections (N, E)."""
@@ -158,7 +176,7 @@ def soft_maps(seen: Segments) -> tuple[Tensor, ...]:
     for assigned in seen.assigned:
         soft = assigned.soft[:, 0]  # (B, G_i, G_{i-1})
         maps.append(soft @ maps[-1] if maps else soft)
-    return tuple(one.unflatten(-1, seen.grid) for one in maps)
+    return tuple(one.view(*one.shape[:2], *seen.grid) for one in maps)
 
 
 def _wordings(prompt: Text) -> list[str]:
