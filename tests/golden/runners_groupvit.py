@@ -48,9 +48,8 @@ def image_config(config: Mapping[str, Any]) -> GroupVitImageConfig:
     """Options of the published image encoder as ours; those without effect on its output must have their published values."""
     unused: dict[str, Any] = {"in_chans": 3, "qk_scale": None, "drop_rate": 0.0, "attn_drop_rate": 0.0, "num_classes": 0}
     unused |= {"use_checkpoint": False, "freeze_patch_embed": False, "type": "GroupViT"}
-    values: dict[str, Any] = {
-        OURS[name]: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name not in unused
-    }
+    given = {name: value for name, value in config.items() if name not in unused}
+    values: dict[str, Any] = {OURS[name]: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     assert all(config.get(name, value) == value for name, value in unused.items())
     return GroupVitImageConfig(**values)
 

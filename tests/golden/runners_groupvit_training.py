@@ -36,7 +36,7 @@ def losses(case: Case) -> Results:
         for name, (loss, features, parameter) in ways.items():
             found = torch.autograd.grad(loss, [*features.values(), parameter])
             results |= {f"grad/{name}.{key}": gradient for key, gradient in zip(features, found, strict=False)}
-            results |= {name: float(loss), f"{name}.grad_logit_scale": float(found[-1])}
+            results |= {name: float(loss.detach()), f"{name}.grad_logit_scale": float(found[-1])}
     if args["clamped_logit_scale"] is not None:
         results["loss_clamped"] = float(contrastive_loss(image, text, torch.tensor(args["clamped_logit_scale"])))
     return results
@@ -122,10 +122,8 @@ def schedule_case(case: Case) -> Results:
     args, results = case.args, dict[str, Any]()
     for name, run in args["schedules"].items():
         per_epoch = run["samples"] // run["global_batch"]
-        total, rule = (
-            run["epochs"] * per_epoch,
-            schedule(run["warmup_epochs"] * per_epoch, run["warmup_lr"] / run["base_lr"], run["min_lr"]),
-        )
+        total = run["epochs"] * per_epoch
+        rule = schedule(run["warmup_epochs"] * per_epoch, run["warmup_lr"] / run["base_lr"], run["min_lr"])
         results[f"rates/{name}"] = torch.tensor([rule.rate(run["base_lr"], t, total) for t in run["at"]], dtype=torch.float64)
         results |= {f"{name}.initial": rule.rate(run["base_lr"], 0, total), f"{name}.steps_per_epoch": per_epoch, f"{name}.total": total}
     shapes = {entry["name"]: entry["shape"] for entry in args["parameters"] if "running_" not in entry["name"]}
