@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -234,7 +234,7 @@ def grouping_block(case: Case) -> Results:
         with torch.set_grad_enabled(run["train"]):
             out, assigned = block(x, g, args["gumbel_noise"])
             if run["train"]:
-                (out * args["w"]).sum().backward()
+                torch.autograd.backward((out * args["w"]).sum())
         results |= {f"{name}.out": out, f"{name}.soft_assign": assigned.soft, f"{name}.assign_index": assigned.used[:, 0].argmax(1)}
         if run["train"]:
             results |= {f"grad/{name}.x": x.grad, f"grad/{name}.group_tokens": g.grad}
@@ -247,7 +247,7 @@ def straight_through_case(case: Case) -> Results:
     """Hard and soft softmax, with and without noise, and the gradients of a weighted sum."""
     args, results = case.args, dict[str, Any]()
     noise, tau, dim = args["gumbel_noise"], args["gumbel_tau"], args["dim"]
-    ways = {
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
         "hard_softmax": lambda logits: straight_through(logits.softmax(dim), dim),
         "gumbel_hard": lambda logits: gumbel_softmax(logits, noise, tau, hard=True, dim=dim),
         "gumbel_soft": lambda logits: gumbel_softmax(logits, noise, tau, hard=False, dim=dim),
@@ -256,7 +256,7 @@ def straight_through_case(case: Case) -> Results:
         logits = args["logits"].clone().requires_grad_()
         with torch.enable_grad():
             y = way(logits)
-            (y * args["w"]).sum().backward()
+            torch.autograd.backward((y * args["w"]).sum())
         results |= {name: y, f"grad/{name}.logits": logits.grad}
     return results
 

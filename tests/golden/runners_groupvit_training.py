@@ -90,7 +90,7 @@ def train_steps(case: Case) -> Results:
         with torch.enable_grad():
             found = net.losses(pixels, args["texts"], noise=args["gumbel_noise"][step])
             total = sum(found.values(), torch.zeros(()))
-            total.backward()
+            torch.autograd.backward(total)
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), args["clip_grad"])
         results |= {f"step{step}.{name}": float(value) for name, value in {"total": total, **found, "grad_norm": norm}.items()}
         if step == 0:

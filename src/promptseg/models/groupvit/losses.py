@@ -26,7 +26,8 @@ def gathered(features: Tensor) -> tuple[Tensor, int]:
         return features, 0
     from torch.distributed.nn.functional import all_gather
 
-    return torch.cat(all_gather(features)), torch.distributed.get_rank() * len(features)
+    everybody: tuple[Tensor, ...] = all_gather(features)  # type: ignore[no-untyped-call]
+    return torch.cat(everybody), torch.distributed.get_rank() * len(features)
 
 
 def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:

@@ -87,8 +87,13 @@ def _scored(window: GroupLogits, view: View, synonyms: Sequence[int], top: int) 
     """Which segment owns each pixel of the window (h, w), and what the segments score in each class (G, C)."""
     if len(set(synonyms)) == 1 == synonyms[0]:
         return owner(window.maps[-1], view.shape), class_scores(window.logits[0], window.whole[0], top)
-    logits, whole = (torch.stack([one.amax(-1) for one in part[0].split(list(synonyms), -1)], -1) for part in (window.logits, window.whole))
+    logits, whole = (_of_classes(part[0], synonyms) for part in (window.logits, window.whole))
     return owner(window.maps[-1], view.shape), class_scores(logits, whole, top)
+
+
+def _of_classes(logits: Tensor, synonyms: Sequence[int]) -> Tensor:
+    """Logits of prompts (..., P) -> of classes (..., C), the largest among each one's synonyms."""
+    return torch.stack([one.amax(-1) for one in torch.split(logits, list(synonyms), -1)], -1)
 
 
 # --- phrases by themselves ----------------------------------------------------------------------------------------------------------------
@@ -107,7 +112,7 @@ def masks(seen: Seen, rivals: Tensor, scale: float) -> DenseLogits:
         answers.append(window.logits[0] - against.masked_fill(apart, -torch.inf).logsumexp(-1))  # (G, N)
     owners = [owner(window.maps[-1], view.shape) for window, view in zip(seen.windows, seen.views, strict=True)]
     visits = _visits(seen)
-    small = tuple(max(1, length // 4) for length in seen.content)
+    small = (max(1, seen.content[0] // 4), max(1, seen.content[1] // 4))
     maps = [_enlarged(_averaged(seen, owners, [one[:, n] for one in answers], visits), small) for n in range(len(prompts))]
     return DenseLogits(torch.stack(maps)[None])
 

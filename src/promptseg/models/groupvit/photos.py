@@ -34,7 +34,7 @@ def _filled(maps: Tensor, count: int) -> Tensor:
     inside = torch.isin(maps.argmax(-1), maps.sum((0, 1)).topk(count).indices)
     sources, lacking = inside.nonzero(), (~inside).nonzero()
     result = maps.clone()
-    for part in lacking.split(4096):
+    for part in torch.split(lacking, 4096):
         nearest = sources[(part[:, None] - sources[None]).square().sum(-1).argmin(1)]
         result[part[:, 0], part[:, 1]] = maps[nearest[:, 0], nearest[:, 1]]
     return result

@@ -32,8 +32,8 @@ class SharedBatchNorm(nn.Module):
         from torch.distributed.nn.functional import all_reduce
 
         rows, processes = x.float(), torch.distributed.get_world_size()
-        mean = all_reduce(rows.mean(0)) / processes
-        variance = all_reduce((rows - mean).square().mean(0)) / processes
+        mean: Tensor = all_reduce(rows.mean(0)) / processes  # type: ignore[no-untyped-call]
+        variance: Tensor = all_reduce((rows - mean).square().mean(0)) / processes  # type: ignore[no-untyped-call]
         count = len(x) * processes
         with torch.no_grad():
             self.running_mean.lerp_(mean, MOMENTUM)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...nn.attention import PreNormBlock
 from ...nn.clip import TextTower
 from ...nn.clip_config import ClipTextConfig
 
@@ -16,11 +17,12 @@ class TextEncoder(TextTower):
         del self.projection
         width, layers = config.width, config.layers
         for block in self.blocks:  # as CLIP starts (CLIP code, initialize_parameters)
-            block.attn.qkv.weight.data.normal_(std=width**-0.5)
-            block.attn.out.weight.data.normal_(std=width**-0.5 * (2 * layers) ** -0.5)
-            block.mlp.down.weight.data.normal_(std=width**-0.5 * (2 * layers) ** -0.5)
-            block.mlp.up.weight.data.normal_(std=(2 * width) ** -0.5)
-        self.token_embedding.weight.data.normal_(std=0.02)
+            assert isinstance(block, PreNormBlock)
+            nn.init.normal_(block.attn.qkv.weight, std=width**-0.5)
+            nn.init.normal_(block.attn.out.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+            nn.init.normal_(block.mlp.down.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+            nn.init.normal_(block.mlp.up.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def project(self, x: Tensor) -> Tensor:
         """x itself: the projector comes after the encoder."""
