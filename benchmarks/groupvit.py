@@ -35,7 +35,8 @@ def peer_model() -> Any:
     from transformers import GroupViTConfig, GroupViTModel
 
     torch.manual_seed(0)
-    return GroupViTModel(GroupViTConfig()).eval()
+    peer: Any = GroupViTModel(GroupViTConfig())
+    return peer.eval()
 
 
 def photos() -> Tensor:
