@@ -262,7 +262,7 @@ def test_a_phrase_competes_with_everyday_words_but_not_with_its_own() -> None:
     assert [mask.mask.shape for mask in masks] == [(96, 150)] * 3
     seen = model().merge([model()(torch.randn(1, 3, 64, 64), [Text("a photo of a dog.")])], windows.over((64, 64), (64, 64)), (64, 64))
     logits = model().to_masks(seen).logits
-    scale, segments = float(model().scale), seen.windows[0].segments[0]
+    scale, segments = float(model().scale.detach()), seen.windows[0].segments[0]
     others = torch.tensor([word != "dog" for word in naming.RIVALS])
     against = (segments @ model().rivals()[others].T * scale).logsumexp(-1)
     expected = (seen.windows[0].logits[0, :, 0] - against)[naming.owner(seen.windows[0].maps[-1], (64, 64))]

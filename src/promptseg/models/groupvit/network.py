@@ -132,7 +132,7 @@ class Model(nn.Module):
 
     def to_masks(self, seen: Seen) -> DenseLogits:
         """See `naming.masks`."""
-        return naming.masks(seen, self.rivals().cpu().float(), float(self.scale))
+        return naming.masks(seen, self.rivals().cpu().float(), float(self.scale.detach()))
 
     def to_semantic(self, seen: Seen, synonyms: Sequence[int], threshold: float | None) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """See `naming.semantic`."""
