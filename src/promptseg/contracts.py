@@ -48,12 +48,14 @@ def probability(what: str, value: Any) -> float:
 class Preprocess:
     """From an upright uint8 RGB photo to network input: resize, scale to 0..1, normalise per channel.
 
-    ``fit`` is the default of `Options.fit`; ``antialias`` False is torch's plain bilinear sampling (CLIPSeg's quick start).
+    ``fit`` is the default of `Options.fit`; ``antialias`` False is torch's plain bilinear sampling (CLIPSeg's quick start), with
+    ``rounded`` to 8-bit values before they are normalised (OpenCV, GroupViT).
     """
 
     size: int
     fit: Fit = "stretch"
     antialias: bool = False
+    rounded: bool = False
     multiple: int = 1  # network input sides are multiples of this (the patch size or the largest stride)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -66,12 +68,14 @@ class Options:
     ``fit``: "stretch" resizes the whole photo to a size x size square; "letterbox" keeps the aspect and pads right and bottom with the
     mean colour; "native" keeps the aspect without padding, the longer side becoming ``size``. ``tile``: side in photo pixels of
     overlapping square windows, each shown at ``size``; None shows the whole photo at once. ``overlap``: share of a window, 0..0.9.
+    ``templates``: wordings of class names in `Segmenter.semantic`, each with one ``{}``.
     """
 
     fit: Fit | None = None
     size: int | None = None
     tile: int | None = None
     overlap: float = 0.25
+    templates: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.fit not in (None, "stretch", "letterbox", "native"):
@@ -89,12 +93,14 @@ class View:
     """One window of a photo as the network sees it.
 
     ``box``: (x0, y0, x1, y1), half-open integer photo pixels. ``content``: (h, w) to which the box is resized. ``shape``: (h, w) of the
-    network input; it exceeds ``content`` only at the right and bottom, filled with the mean colour (letterbox).
+    network input; it exceeds ``content`` only at the right and bottom, filled with the mean colour (letterbox). ``window``: (x0, y0, x1,
+    y1) of the resized content, in its pixels, where only a part of it is shown; ``shape`` is then the window's.
     """
 
     box: tuple[int, int, int, int]
     content: Size
     shape: Size
+    window: tuple[int, int, int, int] | None = None
 
 
 # --- what a network returns -------------------------------------------------------------------------------------------------------------
@@ -111,7 +117,23 @@ class DenseLogits:
     presence: Tensor | None = None
 
 
-Prediction: TypeAlias = DenseLogits  # queries and detections join here with the first family that returns them
+@dataclass(frozen=True, slots=True)
+class GroupLogits:
+    """Segments that a network formed before it heard of any prompt, and how well each prompt names each of them.
+
+    ``maps``: one (B, G_i, h, w) per stage, the share in which a place belongs to each segment, at the resolution of the network's tokens.
+    ``logits`` (B, G, N): last-stage segments and prompts; ``whole`` (B, N): the whole view and prompts. ``segments`` (B, G, E): what the
+    segments are, in the space of the prompts, at length 1. ``prompts``: N.
+    """
+
+    maps: tuple[Tensor, ...]
+    logits: Tensor
+    whole: Tensor
+    segments: Tensor
+    prompts: tuple[Prompt, ...]
+
+
+Prediction: TypeAlias = DenseLogits | GroupLogits  # queries and detections join here with the first family that returns them
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +170,18 @@ class Network(Protocol):
     ``decode`` every prompt on every image: (B, N, h, w).
     ``views`` the windows in which a photo of ``size`` is shown; ``merge`` their predictions (each B = 1) -> one prediction whose logits
     cover the photo exactly (padding cut off). Both have shared defaults in `nn.views`.
+
+    A family whose answers are no logit per pixel and prompt merges into an object of its own and offers ``to_masks(merged)`` -> DenseLogits
+    and ``to_semantic(merged, synonyms, threshold)`` -> labels (H, W) int16, -1 for nothing, and scores (C,), 0..1: ``synonyms`` says how
+    many prompts, one after another, each class has. One that forms segments before they are named (task "groups") offers
+    ``group_views(size)`` and ``to_groups(features, size)`` -> labels and scores of every stage.
     """
 
     def encode_image(self, pixel_values: Tensor) -> Any: ...
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures: ...
-    def decode(self, image: Any, prompts: PromptFeatures) -> Prediction: ...
+    def decode(self, image: Any, prompts: PromptFeatures) -> Any: ...
     def views(self, size: Size, options: Options) -> tuple[View, ...]: ...
-    def merge(self, predictions: Sequence[Prediction], views: Sequence[View], size: Size) -> Prediction: ...
+    def merge(self, predictions: Sequence[Any], views: Sequence[View], size: Size) -> Any: ...
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------------------------
@@ -177,8 +204,9 @@ class Card:
 
     ``threshold``: probability above which a pixel belongs to the mask. ``presence_threshold``: score from which a prompt counts as
     present. ``background``: what is nothing in a semantic map unless the user says otherwise (`Segmenter.semantic`): pixels whose best
-    class is at most that probable, or those of a name; None labels every pixel. ``parameters``: count of all weights. ``metrics``:
-    published or measured figures, as fractions.
+    class is at most that probable, or those of a name; None labels every pixel. ``templates``: wordings, each with one ``{}``, in which
+    `Segmenter.semantic` says the name of a class; none: as it is. ``parameters``: count of all weights. ``metrics``: published or measured
+    figures, as fractions.
     """
 
     name: str
@@ -195,6 +223,7 @@ class Card:
     threshold: float = 0.5
     presence_threshold: float = 0.5
     background: float | str | None = None
+    templates: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     embedded: bool = False  # the weights ship in the package
@@ -227,11 +256,15 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """``theirs`` <-> ``ours``, tensor unchanged, or transposed (2-d) both ways."""
+    """``theirs`` <-> ``ours``, tensor unchanged, or (2-d) transposed both ways.
+
+    ``trailing``: where ours has two dimensions theirs has a third of 1 behind them (a convolution over single positions).
+    """
 
     theirs: str
     ours: str
     transpose: bool = False
+    trailing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +284,16 @@ class Drop:
     same_as: str | None = None  # their name of the tensor that this one repeats; `to_official` writes it back
 
 
-Rule: TypeAlias = Rename | Split | Drop
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A parameter of ours that this layout does not hold: the value that it then has everywhere, and why it may."""
+
+    ours: str
+    value: float
+    reason: str
+
+
+Rule: TypeAlias = Rename | Split | Drop | Absent
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def to_pixels(photo: Photo, view: View, preprocess: Preprocess) -> torch.Tensor:
 
     ``preprocess.antialias`` False: values / 255, normalised, then sampled bilinearly (align_corners False) without antialiasing, as
     CLIPSeg's quick start does. True: Pillow's antialiased bilinear filter on 8-bit values first, as Hugging Face does. Right and bottom
-    beyond ``view.content`` are filled with 0, the mean colour.
+    beyond ``view.content`` are filled with 0, the mean colour. Of a view with a ``window`` that part of the resized photo is shown.
     """
     import torch
 
@@ -99,11 +99,40 @@ def to_pixels(photo: Photo, view: View, preprocess: Preprocess) -> torch.Tensor:
     if preprocess.antialias:
         resized = Image.fromarray(crop).resize((view.content[1], view.content[0]), Image.Resampling.BILINEAR)
         pixels = (np.asarray(resized, dtype=np.float32) / np.float32(255) - mean) / std
+    elif preprocess.rounded:
+        pixels = (resized_8bit(crop, view.content).astype(np.float32) / np.float32(255) - mean) / std
     else:
         pixels = _sample(crop, view.content, mean, std)
+    if view.window is not None:
+        left, top, right, bottom = view.window
+        return torch.from_numpy(np.ascontiguousarray(pixels[top:bottom, left:right].transpose(2, 0, 1)))
     result = torch.zeros(3, *view.shape)
     result[:, : view.content[0], : view.content[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
     return result
+
+
+def resized_8bit(photo: Photo, size: Size) -> Photo:
+    """A photo sampled bilinearly, without antialiasing, as OpenCV's ``resize`` does it with 8-bit values, to the last bit.
+
+    Weights are multiples of 1/2048; products along the rows lose their last 4 bits, those along the columns their last 16.
+    """
+    (top, bottom, down), (left, right, across) = (_fixed_taps(source, target) for source, target in zip(photo.shape, size, strict=False))
+
+    def rows(index: NDArray[np.int64], weight: NDArray[np.int32]) -> NDArray[np.int32]:
+        band = photo[index]
+        ends = [band[:, columns].astype(np.int32) for columns in (left, right)]
+        row: NDArray[np.int32] = (ends[0] * (2048 - across)[:, None] + ends[1] * across[:, None]) >> 4
+        return (row * weight[:, None, None]) >> 16
+
+    return ((rows(top, 2048 - down) + rows(bottom, down) + 2) >> 2).clip(0, 255).astype(np.uint8)
+
+
+def _fixed_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """The two samples that every output position reads, and the weight of the second in 2048ths."""
+    position = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
+    first = np.floor(position).astype(np.int64)
+    weight = np.rint((position - first.astype(np.float32)) * np.float32(2048)).astype(np.int32)
+    return first.clip(0, source - 1), (first + 1).clip(0, source - 1), weight
 
 
 def clip_pixels(photo: Photo | Image.Image, size: int) -> torch.Tensor:

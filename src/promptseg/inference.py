@@ -52,8 +52,8 @@ class Runner:
             return shown
         return replace(shown, features=tuple(self._features([(shown, index)])[0] for index in range(len(shown.views))))
 
-    def predict(self, shown: Sequence[ImageEmbedding], conditions: PromptFeatures) -> list[DenseLogits]:
-        """Merged logits (1, N, h, w) per photo, float32 on the CPU; photos of equal input shape go through the network together.
+    def predict(self, shown: Sequence[ImageEmbedding], conditions: PromptFeatures) -> list[Any]:
+        """The merged prediction (B = 1) of each photo, float32 on the CPU; photos of equal input shape go through the network together.
 
         Raises:
             NumericalError: the logits hold NaN.
@@ -63,12 +63,12 @@ class Runner:
         groups: dict[object, list[int]] = {}
         for index, one in enumerate(shown):
             groups.setdefault(one.views[0].shape if len(one.views) == 1 else index, []).append(index)
-        done: dict[int, DenseLogits] = {}
+        done: dict[int, Any] = {}
         for indices in groups.values():
             done.update(zip(indices, self._group([shown[index] for index in indices], conditions), strict=True))
         return [done[index] for index in range(len(shown))]
 
-    def _group(self, group: Sequence[ImageEmbedding], conditions: PromptFeatures) -> list[DenseLogits]:
+    def _group(self, group: Sequence[ImageEmbedding], conditions: PromptFeatures) -> list[Any]:
         """Photos with one view each, all of one shape, or a single photo in tiles."""
         first = group[0]
         if len(first.views) > 1:
@@ -78,9 +78,9 @@ class Runner:
         parts = split(prediction, len(group))
         return [self.network.merge([part], one.views, one.size) for part, one in zip(parts, group, strict=True)]
 
-    def _decode(self, features: Any, conditions: PromptFeatures) -> DenseLogits:
+    def _decode(self, features: Any, conditions: PromptFeatures) -> Any:
         raw = self.network.decode(features, conditions)
-        prediction: DenseLogits = tree_map(lambda tensor: tensor.to("cpu", torch.float32), raw)
+        prediction = tree_map(lambda tensor: tensor.to("cpu", torch.float32), raw)
         if prediction.logits.isnan().any():
             raise NumericalError(
                 f"{self.card.name!r} computed logits that are not numbers, in {str(self.dtype).removeprefix('torch.')} on {self.device}. "
@@ -115,12 +115,12 @@ class Runner:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
 
-class _Windows(Sequence[DenseLogits]):
+class _Windows(Sequence[Any]):
     """Predictions of a photo's tiles, each computed when `merge` comes to it, so that only the last one is held."""
 
-    def __init__(self, predict: Callable[[int], DenseLogits], count: int) -> None:
+    def __init__(self, predict: Callable[[int], Any], count: int) -> None:
         self._predict, self._count = predict, count
-        self._last: tuple[int, DenseLogits] | None = None
+        self._last: tuple[int, Any] | None = None
 
     def __len__(self) -> int:
         return self._count

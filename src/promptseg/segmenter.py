@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -185,7 +185,8 @@ class Segmenter:
         threshold = probability("threshold", self.card.threshold if threshold is None else threshold)
         asked, unwanted = self._question(prompts), self._question(() if negative is None else negative)
 
-        def masks(photo: ImageInput, size: Size, answer: DenseLogits) -> Masks:
+        def masks(photo: ImageInput, size: Size, answer: Any) -> Masks:
+            answer = answer if isinstance(answer, DenseLogits) else self.model.to_masks(answer)
             logits = answer.logits[0]
             return Masks.from_logits(
                 logits[: len(asked)],
@@ -224,7 +225,7 @@ class Segmenter:
         them. Without any every pixel is nothing.
         ``background``: a probability makes nothing of the pixels of which no class is more probable, so 0 gives every pixel a class; a
         name, or names, compete as well, and their pixels are nothing. None is the card's rule: its threshold for `pocket`, which is trained
-        to say what is not there; no background for CLIPSeg, whose authors take the best class.
+        to say what is not there, and for GroupViT, whose authors set one; no background for CLIPSeg, whose authors take the best class.
 
         Raises:
             UnsupportedTask: the model has no semantic segmentation.
@@ -238,11 +239,16 @@ class Segmenter:
             )
         contest = Contest.between(classes, self.card.background if background is None else background)
 
-        def label(photo: ImageInput, size: Size, answer: DenseLogits) -> SemanticMap:
+        templates = self.card.templates if options is None or options.templates is None else options.templates
+
+        def label(photo: ImageInput, size: Size, answer: Any) -> SemanticMap:
+            if not isinstance(answer, DenseLogits):
+                labels, scores = self.model.to_semantic(answer, [len(words) for words in contest.words], contest.threshold)
+                return SemanticMap(contest.without_background(labels), contest.classes, scores=scores, photo=photo, model=self.card.name)
             logits = contest.per_class(answer.logits[0].numpy())
             return semantic_map(logits, size, contest.classes, background=contest.background, photo=photo, model=self.card.name)
 
-        return self._answer(image, (self._question(contest.phrases),), options, label)
+        return self._answer(image, (self._question([Text(phrase, templates) for phrase in contest.phrases]),), options, label)
 
     def refer(self, image: Photo, expression: str, *, options: Options | None = None) -> Masks:
         """What an expression such as "the left cup" refers to, none, one or many objects in one mask.
@@ -271,13 +277,29 @@ class Segmenter:
         """
         raise self._unsupported("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
 
-    def groups(self, image: Photo) -> Any:
-        """Segments before they are named.
+    def groups(self, image: Photo) -> list[SemanticMap]:
+        """Segments before they are named: one map per stage, from small parts to wholes; every pixel belongs to one of each.
+
+        Its classes are called "stage 1 group 36", counted as the model's own groups are; its scores are the mean share in which a group
+        owns its pixels.
 
         Raises:
             UnsupportedTask: the model does not form any.
+            ImageError: the photo cannot be read.
         """
-        raise self._unsupported("groups", "For named regions: segmenter.semantic(image, classes).")
+        self._require("groups", "For named regions: segmenter.semantic(image, classes).")
+        shown = self._runner.show(image, None)
+        views = self.model.group_views(shown.size)
+        if shown.views != views:
+            shown = replace(shown, views=views, features=())
+        with torch.inference_mode():
+            stages = self.model.to_groups(self._runner.encode(shown).features[0], shown.size)
+        names = [[f"stage {stage} group {group}" for group in range(len(scores))] for stage, (_, scores) in enumerate(stages, 1)]
+        photo = image.photo if isinstance(image, ImageEmbedding) else image
+        return [
+            SemanticMap(labels, called, scores=scores, photo=photo, model=self.card.name)
+            for (labels, scores), called in zip(stages, names, strict=True)
+        ]
 
     def track(self, frames: Iterable[Photo], prompts_or_first_masks: Any) -> Any:
         """The same objects through the frames of a video.
@@ -339,7 +361,7 @@ class Segmenter:
         image: Photo | list[Photo],
         questions: Sequence[_Question],
         options: Options | None,
-        finish: Callable[[ImageInput, Size, DenseLogits], Result],
+        finish: Callable[[ImageInput, Size, Any], Result],
     ) -> Result | list[Result]:
         """Photos in batches -> what ``finish`` makes of a photo, its (H, W) and its merged prediction (1, N, h, w)."""
 

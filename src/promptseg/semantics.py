@@ -56,6 +56,17 @@ class Contest:
         """All that is asked."""
         return [phrase for synonyms in self.words for phrase in synonyms]
 
+    @property
+    def threshold(self) -> float | None:
+        """The probability that a winner must exceed, where the background is one."""
+        return self.background if isinstance(self.background, float) else None
+
+    def without_background(self, labels: NDArray[np.int16]) -> NDArray[np.int16]:
+        """Labels (H, W) with -1 where a background name has won."""
+        if not isinstance(self.background, tuple):
+            return labels
+        return np.where(np.isin(labels, [self.classes.index(name) for name in self.background]), np.int16(-1), labels)
+
     def per_class(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of the phrases (P, h, w) -> of the classes (C, h, w): a class is as probable as the most probable of its synonyms."""
         starts = np.cumsum([0, *(len(synonyms) for synonyms in self.words)])[:-1]

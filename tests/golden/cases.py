@@ -109,6 +109,8 @@ class Case:
     def _rules(self) -> dict[str, Callable[[dict[str, Any]], Any]]:
         return {
             "fill.image": lambda node: fill.image(*node["fill.image"]),
+            "fill.weight": lambda node: _scaled_weight(*node["fill.weight"]),
+            "fill.gumbel": lambda node: _gumbel(*node["fill.gumbel"]),
             "tensor": lambda node: torch.from_numpy(self.tensors[node["tensor"]]),
             "table": lambda node: _table(self._find(node["table"]), node.get("key")),
         }
@@ -140,8 +142,19 @@ def _filled_inventory(path: Path) -> dict[str, Tensor]:
 
 
 def _table(path: Path, key: str | None) -> Any:
-    table = json.loads(path.read_text(encoding="utf-8"))
-    return table if key is None else table[key]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for part in key.split(".") if key else ():
+        found = found[part]
+    return found
+
+
+def _scaled_weight(name: str, shape: list[int], factor: float) -> Tensor:
+    return _filled(name, tuple(shape)) * torch.tensor(factor, dtype=torch.float32)
+
+
+def _gumbel(name: str, shape: list[int]) -> Tensor:
+    uniform = np.random.Generator(np.random.Philox(key=zlib.crc32(name.encode()))).uniform(1e-6, 1 - 1e-6, shape)
+    return torch.from_numpy((-np.log(-np.log(uniform))).astype(np.float32))
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ import runners_clip
 import runners_clipseg
 import runners_clipseg_training
 import runners_data
+import runners_groupvit
+import runners_groupvit_training
 import runners_metrics
 import torch
 from cases import Case, Check, NotYetError, Results
@@ -32,6 +34,8 @@ RUNNERS: dict[str, Runner] = {
     **runners_clipseg.RUNNERS,
     **runners_clipseg_training.RUNNERS,
     **runners_data.RUNNERS,
+    **runners_groupvit.RUNNERS,
+    **runners_groupvit_training.RUNNERS,
     **runners_metrics.RUNNERS,
 }
 READ_ONLY = ("inventory", "table")  # kinds to look things up in

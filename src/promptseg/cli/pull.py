@@ -17,6 +17,8 @@ def pull(
     from .. import zoo
 
     for name in names:
+        if zoo.card(name).published:
+            typer.echo(f"{name}: licence of the weights: {zoo.card(name).weights_license}")
         paths = zoo.pull(name, force=force)
         typer.echo(f"{name}: {', '.join(map(str, paths))}")
         if zoo.card(name).published:

@@ -10,6 +10,7 @@ from typing import Any, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
 from .generalisation import Generalisation
+from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
 from .own import Own
 from .pocket import Pocket
@@ -30,6 +31,9 @@ KINDS: tuple[type[Protocol], ...] = (
     Pascal5iText,
     Coco20i,
     Generalisation,
+    VocMaps,
+    ContextMaps,
+    CocoObjectMaps,
 )
 PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 

@@ -16,6 +16,7 @@ from ..errors import UnknownModel
 
 FAMILIES: dict[str, str] = {
     "clipseg": "promptseg.models.clipseg",
+    "groupvit": "promptseg.models.groupvit",
     "pocket": "promptseg.models.pocket",
 }
 

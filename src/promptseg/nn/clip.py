@@ -132,7 +132,7 @@ class TextTower(nn.Module):
         Phrases of like length go together, so little of the work is padding; none of it changes the result, since attention is causal.
         """
         if not len(ids):
-            return self.projection.new_zeros(0, self.projection.shape[1])
+            return self.token_embedding.weight.new_zeros(0, self.config.embed)
         ends = ids.argmax(-1)
         order = ends.argsort()
         embeddings = torch.cat([self._encode(ids[part], ends[part]) for part in _batches(order, ends)])
@@ -148,7 +148,11 @@ class TextTower(nn.Module):
     def _encode(self, ids: Tensor, ends: Tensor) -> Tensor:
         x = self.tokens(ids[:, : int(ends.max()) + 1])
         at_end = x[torch.arange(len(x), device=x.device), ends]
-        result: Tensor = self.norm_final(at_end) @ self.projection
+        return self.project(self.norm_final(at_end))
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the end token says (N, W) -> embeddings (N, E)."""
+        result: Tensor = x @ self.projection
         return result
 
 

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..contracts import Drop, Rename, Rule, Split
+from ..contracts import Absent, Drop, Rename, Rule, Split
 from ..errors import WeightsError
 
 StateDict: TypeAlias = Mapping[str, Tensor]
@@ -89,6 +89,8 @@ def from_official(rules: Sequence[Rule], state_dict: StateDict, expected: Shapes
     Raises:
         WeightsError: with ``missing``, ``unexpected`` and ``misshaped`` in their names, or for values that are not finite.
     """
+    absent = {name: _value(rules, name, shape) for name, shape in expected.items() if isinstance(_rule_for(rules, name), Absent)}
+    expected = {name: shape for name, shape in expected.items() if name not in absent}
     sources = {name: _official_names(rules, name) for name in expected}
     needed = {part for parts in sources.values() for part in parts}
     missing = [f"{name} (our name; this layout has none)" for name, parts in sources.items() if not parts]
@@ -96,7 +98,7 @@ def from_official(rules: Sequence[Rule], state_dict: StateDict, expected: Shapes
     unexpected = [name for name in state_dict if name not in needed and not isinstance(_find(rules, name), Drop)]
     misshaped = [text for name, shape in expected.items() for text in _misshaped(rules, name, shape, sources[name], state_dict)]
     _refuse(missing, unexpected, misshaped)
-    result = {name: _assemble(_rule_for(rules, name), [state_dict[part] for part in parts]) for name, parts in sources.items()}
+    result = {name: _assemble(_rule_for(rules, name), [state_dict[part] for part in parts]) for name, parts in sources.items()} | absent
     _check_finite(rules, result)
     _check_copies(rules, state_dict)
     return result
@@ -111,7 +113,7 @@ def to_official(rules: Sequence[Rule], ours: StateDict, *, partial: bool = False
         WeightsError: a tensor of ours has no rule in this layout (a network whose configuration was never published).
     """
     result: dict[str, Tensor] = {}
-    homeless = [name for name in ours if not _official_names(rules, name)]
+    homeless = [name for name in ours if not _official_names(rules, name) and not isinstance(_rule_for(rules, name), Absent)]
     if homeless and not partial:
         raise WeightsError(f"This layout has no names for {_list(homeless)}. Save in our own folder format instead.", unexpected=homeless)
     for name, tensor in ours.items():
@@ -145,13 +147,13 @@ def _translate(source: str, target: str, name: str) -> str | None:
 def _find(rules: Sequence[Rule], official: str) -> Rule | None:
     """The first rule that speaks of a tensor of theirs."""
     for rule in rules:
-        patterns = rule.theirs if isinstance(rule, Split) else (rule.theirs,)
+        patterns = () if isinstance(rule, Absent) else rule.theirs if isinstance(rule, Split) else (rule.theirs,)
         if any(_regex(pattern).fullmatch(official) for pattern in patterns):
             return rule
     return None
 
 
-def _rule_for(rules: Sequence[Rule], ours: str) -> Rename | Split | None:
+def _rule_for(rules: Sequence[Rule], ours: str) -> Rename | Split | Absent | None:
     """The first rule that fills a parameter of ours."""
     for rule in rules:
         if not isinstance(rule, Drop) and _regex(rule.ours).fullmatch(ours):
@@ -162,7 +164,7 @@ def _rule_for(rules: Sequence[Rule], ours: str) -> Rename | Split | None:
 def _official_names(rules: Sequence[Rule], ours: str) -> tuple[str, ...]:
     """Their names of the tensors that make up one of ours; empty where no rule does."""
     rule = _rule_for(rules, ours)
-    if rule is None:
+    if rule is None or isinstance(rule, Absent):
         return ()
     patterns = rule.theirs if isinstance(rule, Split) else (rule.theirs,)
     return tuple(name for pattern in patterns if (name := _translate(rule.ours, pattern, ours)) is not None)
@@ -171,12 +173,23 @@ def _official_names(rules: Sequence[Rule], ours: str) -> tuple[str, ...]:
 # --- tensors ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _assemble(rule: Rename | Split | None, parts: Sequence[Tensor]) -> Tensor:
+def _value(rules: Sequence[Rule], ours: str, shape: Sequence[int]) -> Tensor:
+    """The tensor of a parameter that a layout does not hold."""
+    rule = _rule_for(rules, ours)
+    assert isinstance(rule, Absent)
+    return torch.full(tuple(shape), rule.value)
+
+
+def _assemble(rule: Rename | Split | Absent | None, parts: Sequence[Tensor]) -> Tensor:
     tensor = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    if isinstance(rule, Rename) and rule.trailing and tensor.ndim == 3:
+        return tensor[..., 0]
     return tensor.T.contiguous() if isinstance(rule, Rename) and rule.transpose else tensor
 
 
-def _take_apart(rule: Rename | Split | None, tensor: Tensor, count: int) -> list[Tensor]:
+def _take_apart(rule: Rename | Split | Absent | None, tensor: Tensor, count: int) -> list[Tensor]:
+    if isinstance(rule, Rename) and rule.trailing and tensor.ndim == 2:
+        return [tensor[..., None]]
     if isinstance(rule, Rename):
         return [tensor.T.contiguous() if rule.transpose else tensor]
     return [part.clone() for part in tensor.chunk(count)]  # cloned: parts of one memory cannot be written to safetensors
@@ -186,6 +199,8 @@ def _misshaped(rules: Sequence[Rule], name: str, shape: Sequence[int], parts: Se
     rule, shape = _rule_for(rules, name), tuple(shape)
     if isinstance(rule, Rename) and rule.transpose:
         shape = shape[::-1]
+    elif isinstance(rule, Rename) and rule.trailing and len(shape) == 2:
+        shape = (*shape, 1)
     elif len(parts) > 1:
         shape = (shape[0] // len(parts), *shape[1:])
     found = {part: tuple(theirs[part].shape) for part in parts if part in theirs}

@@ -26,3 +26,23 @@ def resize_kernel(kernel: Tensor, size: int) -> Tensor:
     if kernel.shape[-1] == size:
         return kernel
     return F.interpolate(kernel.float(), size=(size, size), mode="bilinear", align_corners=True).to(kernel.dtype)
+
+
+def resize_grid(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A square of position rows without class row (1, g * g, C) -> (1, h * w, C), as `resize_table`."""
+    side = round(table.shape[1] ** 0.5)
+    if grid == (side, side):
+        return table
+    rows = table.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(rows.float(), size=grid, mode="bicubic", align_corners=False).to(table.dtype)
+    return resized.flatten(2).transpose(1, 2)
+
+
+def fourier_table(grid: tuple[int, int], width: int) -> Tensor:
+    """Fixed positions (1, h * w, C): a quarter each of sin and cos of the row, sin and cos of the column (MoCo v3)."""
+    quarter = width // 4
+    omega = 10000.0 ** (-torch.arange(quarter, dtype=torch.float32) / quarter)
+    rows, columns = (torch.arange(length, dtype=torch.float32)[:, None] * omega for length in grid)
+    h, w = grid
+    down, across = rows[:, None].expand(h, w, quarter), columns[None].expand(h, w, quarter)
+    return torch.cat([down.sin(), down.cos(), across.sin(), across.cos()], -1).reshape(1, h * w, width)

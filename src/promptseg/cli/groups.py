@@ -1,0 +1,105 @@
+"""``promptseg groups``: the segments that a model forms before anything is named, and what a single group stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from ..contracts import MAX_PIXELS
+from .options import Device, MaxPixels, Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..errors import ImageError
+    from ..segmenter import Segmenter
+
+INCOMPLETE = 3
+EPILOG = """[bold]Examples[/bold]
+
+    promptseg groups photo.jpg
+
+    promptseg groups photos/ --token 36
+
+Exit code 3: some photos could not be read; the others are done."""
+
+Failed: TypeAlias = "Callable[[Path, ImageError], None]"
+
+__all__ = ["groups"]
+
+
+def groups(
+    arguments: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos, folders and globs.")],
+    token: Annotated[
+        int | None,
+        typer.Option(min=0, help="Show the photos in which this group fires most, as one sheet, instead of every photo's groups."),
+    ] = None,
+    stage: Annotated[int | None, typer.Option(min=1, help="Only this stage; of a token the default is the first.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Photos on the sheet.")] = 12,
+    model: Annotated[str, typer.Option("--model", "-m", help="A model with groups, or a checkpoint folder.")] = "groupvit-gcc-yfcc",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("groups"),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
+) -> None:
+    """Show the segments of photos before they are named, stage by stage; or the photos in which one group fires most."""
+    from .photos import sort_arguments
+
+    photos = sort_arguments(arguments, need_prompt=False)
+    if photos.prompts:
+        raise typer.BadParameter(f"{photos.prompts[0]!r} is no photo, folder or glob; groups are found before anything is named.")
+
+    from ..segmenter import load
+
+    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    failures: list[str] = []
+
+    def failed(photo: Path, error: ImageError) -> None:
+        failures.append(f"{photo}: {error}")
+
+    if token is None:
+        _each(segmenter, photos.photos, stage, output, failed)
+    else:
+        _sheet(segmenter, photos.photos, token, stage or 1, count, output, failed)
+    for failure in failures:
+        typer.echo(f"promptseg: {failure}", err=True)
+    if failures:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _each(segmenter: Segmenter, photos: tuple[Path, ...], stage: int | None, output: Path, failed: Failed) -> None:
+    """OUTPUT/PHOTO/stage-1.png (the photo with its groups in colours) and stage-1-labels.png (indices, palette), one pair per stage."""
+    from ..errors import ConfigError, ImageError
+
+    for photo in photos:
+        try:
+            stages = segmenter.groups(photo)
+        except ImageError as error:
+            failed(photo, error)
+            continue
+        if stage is not None and stage > len(stages):
+            raise ConfigError(f"stage is 1 to {len(stages)} for this model, not {stage}.")
+        folder = output / photo.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, found in enumerate(stages, 1):
+            if stage in (None, number):
+                found.overlay(legend=False).save(folder / f"stage-{number}.png")
+                (folder / f"stage-{number}-labels.png").write_bytes(found.to_png())
+        counts = ", ".join(f"stage {number}: {int((found.areas > 0).sum())} groups" for number, found in enumerate(stages, 1))
+        typer.echo(f"{photo}: {counts} -> {folder}")
+
+
+def _sheet(segmenter: Segmenter, photos: tuple[Path, ...], token: int, stage: int, count: int, output: Path, failed: Failed) -> None:
+    """OUTPUT/stage-1-group-36.png, and a line for each photo on it."""
+    from ..concepts import fired_most, sheet
+
+    found = fired_most(segmenter, photos, token, stage=stage, count=count, failed=failed)
+    picture = sheet(found)
+    output.mkdir(parents=True, exist_ok=True)
+    place = output / f"stage-{stage}-group-{token}.png"
+    picture.save(place)
+    for one in found:
+        typer.echo(f"{one.photo}: share {one.score:.2f}, {one.area:.1%} of the photo")
+    typer.echo(f"-> {place}")
