@@ -1,4 +1,4 @@
-"""CAT-Seg: every published tensor has its place, classes are refined together in any order and number, and each part learns as it should."""
+"""CAT-Seg: every published tensor has its place, classes are refined in any order and number, and each part learns as it should."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def test_modes_of_fine_tuning(mode: Any) -> None:
     assert ("text.blocks.0.mlp.up.weight" in clip) is (mode == "full")
     assert ("text.blocks.0.attn.out.weight" in clip) is (mode in ("attention", "full"))
     if mode == "query-value":
-        assert clip and all(name.endswith("attn.qkv.weight") for name in clip)
+        assert clip
+        assert all(name.endswith("attn.qkv.weight") for name in clip)
         queries, keys, _ = net.text.blocks[0].attn.qkv.weight.grad.chunk(3)
         assert queries.abs().sum() > 0
         assert not keys.any()
@@ -174,6 +175,15 @@ def test_a_thousand_classes(model: Model) -> None:
     assert found.shape == (1000, 32, 32)
     assert found.isfinite().all()
     assert (found > ABSENT).all()
+
+
+def test_what_inference_keeps_may_be_trained_with() -> None:
+    for attention in ("linear", "full"):
+        net = build(attention=attention, window=2, heads=4)
+        with torch.inference_mode():
+            net.decode(net.encode_image(torch.zeros(1, 3, 64, 64)), conditions(3))
+        net.decode(net.encode_image(torch.zeros(1, 3, 64, 64)), conditions(3)).logits.sum().backward()
+        assert net.aggregator.embed.weight.grad is not None
 
 
 def test_no_classes(model: Model) -> None:

@@ -149,13 +149,13 @@ def arranged(found: Mapping[str, Tensor], images: int, grid: int) -> dict[str, T
     results = {}
     for name, value in found.items():
         if name.startswith(("swin", "class")):
-            value = value.unflatten(0, (images, -1)).permute(0, 3, 1, 2).unflatten(-1, (grid, grid))  # (B, C, T, h, w)
+            value = torch.unflatten(torch.unflatten(value, 0, (images, -1)).permute(0, 3, 1, 2), -1, (grid, grid))  # (B, C, T, h, w)
         elif name == "corr_embed":
-            value = value.unflatten(0, (images, -1)).transpose(1, 2)
+            value = torch.unflatten(value, 0, (images, -1)).transpose(1, 2)
         elif name == "guidance":
             value = value.relu()
         elif name == "text_guidance":
-            value = value.relu().unflatten(0, (images, -1))
+            value = torch.unflatten(value.relu(), 0, (images, -1))
         results[name] = value
     return results
 

@@ -44,7 +44,7 @@ def swin_pair(case: Case) -> Results:
         net.blocks = torch.nn.ModuleList(kept)
     side, shift = fitted((height, width), args["window"], args["window"] // 2)
     assert shift == args["shift"]
-    out = torch.stack(second).permute(0, 3, 1, 2).unflatten(-1, (height, width))
+    out = torch.unflatten(torch.stack(second).permute(0, 3, 1, 2), -1, (height, width))
     return {"block1": torch.cat(first), "out": out, "attn_mask": shift_mask((height, width), side, shift)}
 
 
@@ -59,7 +59,7 @@ def class_layer(case: Case) -> Results:
     grid = (x.shape[-2], x.shape[-1])
     rows = [image.flatten(2).permute(1, 2, 0).clone() for image in x]
     results = [net(row, None if guidance is None else guidance[index], grid) for index, row in enumerate(rows)]
-    return {"out": torch.stack(results).permute(0, 3, 1, 2).unflatten(-1, grid)}
+    return {"out": torch.unflatten(torch.stack(results).permute(0, 3, 1, 2), -1, grid)}
 
 
 def attention_kernels(case: Case) -> Results:

@@ -68,7 +68,7 @@ class Aggregator(nn.Module):
     def cost(self, image: Tensor, text: Tensor) -> Tensor:
         """Cosines of image (C, g, g) and text (T, P, C) -> (T, P, g, g)."""
         cells = F.normalize(image, dim=0).flatten(1)
-        return (F.normalize(text, dim=-1) @ cells).unflatten(-1, image.shape[1:])
+        return torch.unflatten((F.normalize(text, dim=-1) @ cells), -1, image.shape[1:])
 
     def one(self, embedding: Tensor, guidance: tuple[Tensor, Tensor, Tensor], text: Tensor, most: int | None) -> Tensor:
         """As `forward`, for one image (C, g, g) and its guidance from coarse to fine -> (T, 4g, 4g)."""
@@ -88,7 +88,7 @@ class Aggregator(nn.Module):
             assert isinstance(layer, AggregationLayer)
             if layer.spatial is not None:
                 pair = layer.spatial
-                x = _by_parts(lambda part, pair=pair: pair(part, looks, grid), x, into=x)  # type: ignore[misc]
+                x = _by_parts(lambda part, pair=pair: pair(part, looks, grid), x, into=x)
             if layer.classes is not None:
                 x = layer.classes(x, words, grid)
         return self._decode(x, guidance[1:], grid)
@@ -103,7 +103,7 @@ class Aggregator(nn.Module):
         prepared = [stage.prepare(guide, size) if fast else None for stage, guide, size in zip(stages, guides, sizes, strict=True)]
 
         def logits(part: Tensor) -> Tensor:
-            y = part.transpose(1, 2).unflatten(-1, grid)
+            y = torch.unflatten(part.transpose(1, 2), -1, grid)
             for stage, guide, ready in zip(stages, guides, prepared, strict=True):
                 y = stage(y, guide, ready)
             result: Tensor = self.head(y)[:, 0]

@@ -7,7 +7,7 @@ each token before the projection; here the projection is cut in two, and the gui
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -136,14 +136,16 @@ class ClassLayer(nn.Module):
         missing = max(0, self.pad - p.shape[1])
         attend = _linear if self.kind == "linear" else _full
         p = p + attend(q, k, v, key, value, missing, self.heads)
-        return (p + self.mlp(self.norm2(p))).transpose(0, 1)
+        result: Tensor = p + self.mlp(self.norm2(p))
+        return result.transpose(0, 1)
 
     def _padded(self) -> tuple[Tensor, Tensor]:
         """Key and value (C,) of a class that fills up."""
         if self.padding is None:
             nothing = self.attn.v.weight.new_zeros(self.attn.width)
             return nothing, nothing
-        _, key, value = self.attn(self.norm1(self.padding[0, 0])).chunk(3)
+        padding = self.padding if torch.is_grad_enabled() else self.padding.detach()  # torch's counter of operations trips over it else
+        _, key, value = self.attn(self.norm1(padding[0, 0])).chunk(3)
         if self.padding_guidance is not None:
             key = key + self.attn.guide(self.padding_guidance[0, 0]).chunk(2)[1]
         return key, value
@@ -157,8 +159,8 @@ def _linear(q: Tensor, k: Tensor, v: Tensor, key: Tensor, value: Tensor, missing
     # all heads in one product: pairs of channels of different heads are zeroed, which is cheaper than taking heads apart
     context = (k.transpose(1, 2) @ v + missing * key[:, None] * value) * own  # (S, C, C)
     total = (k.sum(1) + missing * key)[:, None]  # (S, 1, C)
-    norm = (q * total).unflatten(-1, (heads, -1)).sum(-1, keepdim=True) + 1e-6
-    return ((q @ context).unflatten(-1, (heads, -1)) / norm).flatten(-2)
+    norm = torch.unflatten((q * total), -1, (heads, -1)).sum(-1, keepdim=True) + 1e-6
+    return (torch.unflatten((q @ context), -1, (heads, -1)) / norm).flatten(-2)
 
 
 def _full(q: Tensor, k: Tensor, v: Tensor, key: Tensor, value: Tensor, missing: int, heads: int) -> Tensor:
@@ -168,7 +170,7 @@ def _full(q: Tensor, k: Tensor, v: Tensor, key: Tensor, value: Tensor, missing: 
         k, v = (torch.cat([part, extra.expand(len(q), 1, -1)], dim=1) for part, extra in ((k, key), (v, value)))
         bias = q.new_zeros(1, k.shape[1])
         bias[:, -1] = torch.tensor(float(missing)).log()
-    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+    q, k, v = (torch.unflatten(part, -1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(-2)
 
 
@@ -181,6 +183,7 @@ def _add_to_front(x: Tensor, part: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # what is kept may be trained with later
 def _same_head(width: int, heads: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(C, C): 1 where two channels belong to one head, else 0."""
     head = torch.arange(width, device=device) // (width // heads)
@@ -189,12 +192,12 @@ def _same_head(width: int, heads: int, device: torch.device, dtype: torch.dtype)
 
 def _pooled(x: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """(T, h*w, C) averaged over squares; what is left over at the right and bottom is dropped."""
-    return F.avg_pool2d(x.transpose(1, 2).unflatten(-1, grid), side).flatten(2).transpose(1, 2)
+    return F.avg_pool2d(torch.unflatten(x.transpose(1, 2), -1, grid), side).flatten(2).transpose(1, 2)
 
 
 def _unpooled(x: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Back to (T, h*w, C), bilinear with align_corners True (published; every other resizing has False)."""
-    small = x.transpose(1, 2).unflatten(-1, (grid[0] // side, grid[1] // side))
+    small = torch.unflatten(x.transpose(1, 2), -1, (grid[0] // side, grid[1] // side))
     return F.interpolate(small, grid, mode="bilinear", align_corners=True).flatten(2).transpose(1, 2)
 
 
@@ -207,6 +210,7 @@ def fitted(grid: tuple[int, int], window: int, shift: int) -> tuple[int, int]:
 
 
 @cache
+@torch.inference_mode(False)  # what is kept may be trained with later
 def window_order(grid: tuple[int, int], window: int, shift: int) -> tuple[Tensor, Tensor]:
     """(h*w,) row-major tokens in the order of the windows of the grid rolled by -shift, and the way back."""
     rows = torch.arange(grid[0] * grid[1]).view(grid).roll((-shift, -shift), (0, 1))
@@ -215,6 +219,7 @@ def window_order(grid: tuple[int, int], window: int, shift: int) -> tuple[Tensor
 
 
 @cache
+@torch.inference_mode(False)  # what is kept may be trained with later
 def shift_mask(grid: tuple[int, int], window: int, shift: int) -> Tensor:
     """(windows, L, L): -100 between tokens that lie in different parts of the unrolled grid, else 0 (Swin code)."""
     parts = [torch.arange(length).sub(length - window).ge(0).long() + torch.arange(length).ge(length - shift) for length in grid]
@@ -236,4 +241,4 @@ def _kernel(kind: object, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     attend = _linear if kind is _linear else _full
     nothing = q.new_zeros(q.shape[2] * q.shape[3])
     mixed = attend(q.flatten(2), k.flatten(2), v.flatten(2), nothing, nothing, 0, q.shape[2])
-    return cast(Tensor, mixed.unflatten(-1, (q.shape[2], -1)))
+    return torch.unflatten(mixed, -1, (q.shape[2], -1))

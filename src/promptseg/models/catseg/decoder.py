@@ -56,7 +56,9 @@ class Stage(nn.Module):
         if guidance is not None:
             shared = torch.cat([shared, guidance])
         base = self.conv1(shared[None])[0]
-        return Prepared(kernel.flatten(0, 2), base.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).permute(0, 2, 4, 1, 3).contiguous())
+        return Prepared(
+            kernel.flatten(0, 2), torch.unflatten(torch.unflatten(base, 1, (-1, 2)), 3, (-1, 2)).permute(0, 2, 4, 1, 3).contiguous()
+        )
 
     def _plain(self, x: Tensor, guidance: Tensor | None) -> Tensor:
         y = self.up(x)
@@ -67,7 +69,7 @@ class Stage(nn.Module):
 
     def _joined(self, x: Tensor, prepared: Prepared) -> Tensor:
         (count, _, h, w), outputs = x.shape, len(prepared.base)
-        phases = F.conv2d(x, prepared.kernel, padding=1).unflatten(1, (2, 2, outputs))  # (N, 2, 2, out, h + 1, w + 1)
+        phases = torch.unflatten(F.conv2d(x, prepared.kernel, padding=1), 1, (2, 2, outputs))  # (N, 2, 2, out, h + 1, w + 1)
         result = x.new_empty(count, outputs, h, 2, w, 2)
         for row in (0, 1):
             for column in (0, 1):

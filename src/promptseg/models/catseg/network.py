@@ -100,7 +100,7 @@ class Model(Clip):
             groups.append(len(templates))
             phrases += [template.format(prompt.text) for template in templates]
         embeddings = F.normalize(self.embed_texts(phrases), dim=-1)
-        parts = embeddings.split(groups) if groups else ()
+        parts = torch.split(embeddings, groups) if groups else ()
         rows = [part.flatten() if self.config.prompts > 1 else F.normalize(part.mean(0), dim=-1) for part in parts]
         width = self.config.prompts * self.config.text.embed
         return PromptFeatures(tuple(prompts), torch.stack(rows) if rows else embeddings.new_zeros(0, width))
@@ -111,7 +111,7 @@ class Model(Clip):
         if not len(condition):
             return DenseLogits(condition.new_zeros(len(image.embedding), 0, 4 * self.config.grid, 4 * self.config.grid))
         limits = [limit for limit in (max_classes, (self.config.pad_classes or None) if truncate else None) if limit is not None]
-        text = condition.unflatten(-1, (self.config.prompts, -1))
+        text = torch.unflatten(condition, -1, (self.config.prompts, -1))
         return DenseLogits(self.aggregator(image, text, min(limits, default=None)))
 
     def forward(self, pixel_values: Tensor, prompts: Sequence[Prompt]) -> DenseLogits:
@@ -186,4 +186,4 @@ def dense(block: PreNormBlock, x: Tensor) -> Tensor:
 
 def _cells(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """The last h*w of (B, 1 + ... + h*w, C), what stands in front left out -> (B, C, h, w)."""
-    return tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(-1, grid)
+    return torch.unflatten(tokens[:, -grid[0] * grid[1] :].transpose(1, 2), -1, grid)

@@ -1,4 +1,4 @@
-"""Which of CLIP's weights learn beside the aggregator (paper, section 3.4 and its ablation), and the rates of the official runs."""
+"""Which of CLIP's weights learn beside the aggregator (paper, section 3.4, and its ablation)."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def tune(model: Model, mode: Mode) -> None:
                 module.qkv.weight.register_hook(without_keys)
 
 
-def without_keys(gradient: Tensor) -> Tensor:
-    """The gradient (3 C, C) of a fused weight, zero for the keys."""
-    third = len(gradient) // 3
-    return torch.cat([gradient[:third], torch.zeros_like(gradient[:third]), gradient[2 * third :]])
-
-
 def groups(mode: Mode, factor: float = 0.01) -> tuple[ParameterGroup, ...]:
     """Groups of the official runs: CLIP at ``factor`` of the rate [CLIP_MULTIPLIER], norms of the rest without weight decay."""
     clip = tuple(ParameterGroup(pattern="|".join(LEARNING[mode]), lr=factor) for _ in LEARNING[mode][:1])
     return (*clip, ParameterGroup(pattern="aggregator.*norm*", weight_decay=0.0))
+
+
+def without_keys(gradient: Tensor) -> Tensor:
+    """The gradient (3 C, C) of a fused weight, zero for the keys."""
+    third = len(gradient) // 3
+    return torch.cat([gradient[:third], torch.zeros_like(gradient[:third]), gradient[2 * third :]])
 
 
 def learning(model: nn.Module) -> int:
