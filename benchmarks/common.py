@@ -37,6 +37,7 @@ class Row:
     ours_peak_mb: float | None = None
     peer_peak_mb: float | None = None
     mask_iou: float | None = None
+    same_labels: float | None = None  # share of pixels
 
 
 @dataclass(frozen=True)
@@ -154,4 +155,6 @@ def _line(row: Row) -> str:
         parts.append(f"peak {row.ours_peak_mb:.0f} / {row.peer_peak_mb or 0:.0f} MB")
     if row.mask_iou is not None:
         parts.append(f"mask IoU {row.mask_iou:.4f}")
+    if row.same_labels is not None:
+        parts.append(f"same labels {row.same_labels:.2%}")
     return "; ".join(parts)

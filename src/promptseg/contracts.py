@@ -68,7 +68,10 @@ class Options:
     ``fit``: "stretch" resizes the whole photo to a size x size square; "letterbox" keeps the aspect and pads right and bottom with the
     mean colour; "native" keeps the aspect without padding, the longer side becoming ``size``. ``tile``: side in photo pixels of
     overlapping square windows, each shown at ``size``; None shows the whole photo at once. ``overlap``: share of a window, 0..0.9.
-    ``templates``: wordings of class names in `Segmenter.semantic`, each with one ``{}``.
+
+    In semantic maps: ``templates``: wordings of class names, each with a ``{}``, whose embeddings are averaged; None: the model's own.
+    ``synonyms``: a class of several names is as probable as the most probable of them ("max"), or is asked once, for the mean of their
+    conditions ("mean").
     """
 
     fit: Fit | None = None
@@ -76,6 +79,7 @@ class Options:
     tile: int | None = None
     overlap: float = 0.25
     templates: tuple[str, ...] | None = None
+    synonyms: Literal["max", "mean"] = "max"
 
     def __post_init__(self) -> None:
         if self.fit not in (None, "stretch", "letterbox", "native"):
@@ -86,6 +90,13 @@ class Options:
             raise ConfigError(f"tile is the side of a window in photo pixels, at least 16, not {self.tile}.")
         if not 0 <= self.overlap <= 0.9:
             raise ConfigError(f"overlap is the shared part of neighbouring windows, 0 to 0.9, not {self.overlap}.")
+        if self.synonyms not in ("max", "mean"):
+            raise ConfigError(f"synonyms is 'max' or 'mean', not {self.synonyms!r}.")
+        object.__setattr__(self, "templates", None if self.templates is None else tuple(self.templates))
+
+    def decoding(self) -> dict[str, Any]:
+        """What a family's own options add to the arguments of its ``decode``."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +181,12 @@ class Network(Protocol):
     ``decode`` every prompt on every image: (B, N, h, w).
     ``views`` the windows in which a photo of ``size`` is shown; ``merge`` their predictions (each B = 1) -> one prediction whose logits
     cover the photo exactly (padding cut off). Both have shared defaults in `nn.views`.
+
+    A family may also offer
+    ``prepare(pixels, view)`` what becomes of a view's pixels (3, h, w) before they are encoded;
+    ``to_scores(prediction, size)`` a photo's merged prediction as probabilities (H, W), class by class, where these are not the squashed
+    and enlarged logits;
+    ``prompt_weights`` the module that decides the conditions of texts, which are then kept on disk, too.
 
     A family whose answers are no logit per pixel and prompt merges into an object of its own and offers ``to_masks(merged)`` -> DenseLogits
     and ``to_semantic(merged, synonyms, threshold)`` -> labels (H, W) int16, -1 for nothing, and scores (C,), 0..1: ``synonyms`` says how

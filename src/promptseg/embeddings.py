@@ -18,6 +18,7 @@ from torch import Tensor
 from .batching import in_batches
 from .caches import BoundedCache, digest
 from .contracts import PromptFeatures, View
+from .prompt_store import PromptStore
 from .prompts import Blend, Exemplar, Prompt, Text
 
 PROMPT_CACHE_BYTES = 32 * 2**20  # about 16,000 conditions of CLIP's 512 float32 numbers
@@ -71,8 +72,14 @@ class PromptEmbedding:
 class PromptEncoder:
     """Decoded prompts -> their conditions, each distinct one encoded once and remembered by its content."""
 
-    def __init__(self, encode: Callable[[Sequence[Prompt]], PromptFeatures], limit: int = PROMPT_CACHE_BYTES) -> None:
-        self._encode = encode
+    def __init__(
+        self,
+        encode: Callable[[Sequence[Prompt]], PromptFeatures],
+        limit: int = PROMPT_CACHE_BYTES,
+        store: PromptStore | None = None,
+    ) -> None:
+        """``store``: where conditions of long lists of texts outlive the process."""
+        self._encode, self._store = encode, store
         self.cache: BoundedCache[Tensor] = BoundedCache(limit, tree_bytes)
 
     def __call__(self, prompts: Sequence[Prompt]) -> PromptFeatures:
@@ -80,11 +87,22 @@ class PromptEncoder:
         keys = [prompt_key(prompt) for prompt in prompts]
         rows = {key: self.cache.get(key) for key in keys}
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if rows[key] is None}
-        conditions = in_batches(self._rows, list(missing.values()), _AT_ONCE, "prompts")
+        conditions = self._encoded(missing)
         for key, row in zip(missing, conditions, strict=True):
             self.cache.put(key, row)
             rows[key] = row
         return PromptFeatures(tuple(prompts), torch.stack([row for row in map(rows.get, keys) if row is not None]))
+
+    def _encoded(self, missing: dict[str, Prompt]) -> list[Tensor]:
+        """Conditions of prompts that are not at hand, by their keys, from the store or computed."""
+        store = self._store if all(isinstance(prompt, Text) for prompt in missing.values()) else None
+        kept = None if store is None else store.get(tuple(missing))
+        if kept is not None:
+            return list(kept.clone().unbind())
+        rows = in_batches(self._rows, list(missing.values()), _AT_ONCE, "prompts")
+        if store is not None:
+            store.put(tuple(missing), rows)
+        return rows
 
     def _rows(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         return [row.clone() for row in self._encode(prompts).condition]  # clones: a view would keep the whole batch alive

@@ -52,7 +52,7 @@ class Runner:
             return shown
         return replace(shown, features=tuple(self._features([(shown, index)])[0] for index in range(len(shown.views))))
 
-    def predict(self, shown: Sequence[ImageEmbedding], conditions: PromptFeatures) -> list[Any]:
+    def predict(self, shown: Sequence[ImageEmbedding], conditions: PromptFeatures, options: Options | None = None) -> list[Any]:
         """The merged prediction (B = 1) of each photo, float32 on the CPU; photos of equal input shape go through the network together.
 
         Raises:
@@ -65,21 +65,22 @@ class Runner:
             groups.setdefault(one.views[0].shape if len(one.views) == 1 else index, []).append(index)
         done: dict[int, Any] = {}
         for indices in groups.values():
-            done.update(zip(indices, self._group([shown[index] for index in indices], conditions), strict=True))
+            group = self._group([shown[index] for index in indices], conditions, options or Options())
+            done.update(zip(indices, group, strict=True))
         return [done[index] for index in range(len(shown))]
 
-    def _group(self, group: Sequence[ImageEmbedding], conditions: PromptFeatures) -> list[Any]:
+    def _group(self, group: Sequence[ImageEmbedding], conditions: PromptFeatures, options: Options) -> list[Any]:
         """Photos with one view each, all of one shape, or a single photo in tiles."""
         first = group[0]
         if len(first.views) > 1:
-            windows = _Windows(lambda index: self._decode(self._features([(first, index)])[0], conditions), len(first.views))
+            windows = _Windows(lambda index: self._decode(self._features([(first, index)])[0], conditions, options), len(first.views))
             return [self.network.merge(windows, first.views, first.size)]
-        prediction = self._decode(join(self._features([(one, 0) for one in group])), conditions)
+        prediction = self._decode(join(self._features([(one, 0) for one in group])), conditions, options)
         parts = split(prediction, len(group))
         return [self.network.merge([part], one.views, one.size) for part, one in zip(parts, group, strict=True)]
 
-    def _decode(self, features: Any, conditions: PromptFeatures) -> Any:
-        raw = self.network.decode(features, conditions)
+    def _decode(self, features: Any, conditions: PromptFeatures, options: Options) -> Any:
+        raw = self.network.decode(features, conditions, **options.decoding())
         prediction = tree_map(lambda tensor: tensor.to("cpu", torch.float32), raw)
         if prediction.logits.isnan().any():
             raise NumericalError(
@@ -109,7 +110,10 @@ class Runner:
         return digest(shown.photo, repr(shown.views[index])) if len(shown.views) == 1 and not shown.features else None
 
     def _pixels(self, shown: ImageEmbedding, index: int) -> torch.Tensor:
-        return self._here(images.to_pixels(shown.photo, shown.views[index], self.card.preprocess))
+        view = shown.views[index]
+        pixels = images.to_pixels(shown.photo, view, self.card.preprocess)
+        prepare = getattr(self.network, "prepare", None)
+        return self._here(pixels if prepare is None else prepare(pixels, view))
 
     def _here(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)

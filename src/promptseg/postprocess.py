@@ -61,18 +61,20 @@ def semantic_labels(
     threshold: float | None = None,
     background: Sequence[int] = (),
     upsample: Enlarge | None = None,
+    squashed: bool = False,
 ) -> tuple[NDArray[np.int16], FloatArray]:
     """The best class of every pixel, and its mean probability per class.
 
     ``logits``: C maps (h, w). A pixel whose best probability is at most ``threshold`` is nothing, -1; so is one that a class of
     ``background`` wins. Ties go to the earlier class. Classes are enlarged one after the other: memory does not grow with C.
+    ``squashed``: the maps are probabilities already, at the photo's size.
 
     Returns ``labels`` (H, W) int16 and ``scores`` (C,) float32, 0 for a class without pixels.
 
     Raises:
         ConfigError: more than 32767 classes.
     """
-    enlarged = upsample or (lambda one: enlarge(one, size))
+    enlarged = (lambda one: one) if squashed else upsample or (lambda one: enlarge(one, size))
     best, labels = np.full(size, -np.inf, dtype=np.float32), np.full(size, -1, dtype=np.int16)
     count = 0
     for count, one in enumerate(logits, 1):
@@ -82,35 +84,35 @@ def semantic_labels(
         labels[values > best] = count - 1
         np.maximum(best, values, out=best)
     if threshold is not None:
-        labels[best <= logit_cut(threshold)] = -1
+        labels[best <= (threshold if squashed else logit_cut(threshold))] = -1
     for index in background:
         labels[labels == index] = -1
     chosen = labels >= 0
     found = labels[chosen]
-    total = np.bincount(found, weights=sigmoid(best[chosen]), minlength=count)
+    total = np.bincount(found, weights=best[chosen] if squashed else sigmoid(best[chosen]), minlength=count)
     return labels, (total / np.maximum(np.bincount(found, minlength=count), 1)).astype(np.float32)
 
 
 def semantic_map(
-    logits: NDArray[np.floating] | torch.Tensor,
+    logits: NDArray[np.floating] | torch.Tensor | Iterable[NDArray[np.floating]],
     size: Size,
     classes: Sequence[str],
     *,
     background: float | str | Sequence[str] | None = None,
     upsample: Enlarge | None = None,
+    squashed: bool = False,
     photo: ImageInput | None = None,
     model: str = "",
 ) -> SemanticMap:
-    """Class logits (C, h, w) -> the map at the photo's ``size`` (H, W): every pixel's most probable class.
+    """Class logits (C, h, w), or one map after the other -> the map at the photo's ``size`` (H, W): every pixel's most probable class.
 
     ``background``: a probability that the best class must exceed, or a name or names among ``classes`` whose pixels are nothing (-1).
+    ``squashed``: the maps are probabilities of ``size``.
 
     Raises:
         ConfigError: the background is no class, or there are not as many classes as logit maps.
     """
     maps = logits.detach().cpu().float().numpy() if isinstance(logits, torch.Tensor) else logits
-    if len(maps) != len(classes):
-        raise ConfigError(f"There are {len(maps)} logit maps for {len(classes)} classes.")
     names = (
         () if background is None or isinstance(background, (int, float)) else (background,) if isinstance(background, str) else background
     )
@@ -120,6 +122,8 @@ def semantic_map(
         )
     threshold = background if isinstance(background, (int, float)) else None
     labels, scores = semantic_labels(
-        maps, size, threshold=threshold, background=[list(classes).index(name) for name in names], upsample=upsample
+        maps, size, threshold=threshold, background=[list(classes).index(name) for name in names], upsample=upsample, squashed=squashed
     )
+    if len(scores) != len(classes):
+        raise ConfigError(f"There are {len(scores)} logit maps for {len(classes)} classes.")
     return SemanticMap(labels, classes, scores=scores, photo=photo, model=model)

@@ -18,12 +18,13 @@ import torch
 from . import zoo
 from .batching import in_batches
 from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task, probability
-from .devices import choose_device, choose_precision
+from .devices import cache_folder, choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
 from .exemplars import decode_exemplars, needs_photo
 from .inference import Runner
 from .postprocess import semantic_map
+from .prompt_store import PromptStore
 from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text, as_prompts
 from .results import Masks, SemanticMap
 from .semantics import Background, ClassNames, Contest
@@ -110,7 +111,9 @@ class Segmenter:
         place = choose_device(device)
         self.model, self.card, self.batch_size, self.max_pixels = model, card, batch_size, max_pixels
         self._runner = Runner(model, card, place, choose_precision(precision, place), max_pixels)
-        self._encoder = PromptEncoder(model.encode_prompts)
+        weights = getattr(model, "prompt_weights", None)
+        store = None if weights is None else PromptStore(cache_folder() / "prompts", weights)
+        self._encoder = PromptEncoder(model.encode_prompts, store=store)
         model.to(device=place, dtype=self._runner.dtype).eval()
 
     @property
@@ -238,17 +241,25 @@ class Segmenter:
                 f"{self.card.name!r} has no list of classes of its own. Name them: semantic(image, ['sky', 'grass', 'a dog'])."
             )
         contest = Contest.between(classes, self.card.background if background is None else background)
-
-        templates = self.card.templates if options is None or options.templates is None else options.templates
+        wanted = options or Options()
+        templates = self.card.templates if wanted.templates is None else wanted.templates
+        question = self._question([Text(phrase, templates) for phrase in contest.phrases])
+        joined = wanted.synonyms == "mean" and isinstance(question, PromptEmbedding) and len(question) > len(contest.words)
+        asked = question.mix(*contest.weights) if joined and isinstance(question, PromptEmbedding) else question
+        squash = getattr(self.model, "to_scores", None)
 
         def label(photo: ImageInput, size: Size, answer: Any) -> SemanticMap:
             if not isinstance(answer, DenseLogits):
-                labels, scores = self.model.to_semantic(answer, [len(words) for words in contest.words], contest.threshold)
+                counts = [1 if joined else len(words) for words in contest.words]
+                labels, scores = self.model.to_semantic(answer, counts, contest.threshold)
                 return SemanticMap(contest.without_background(labels), contest.classes, scores=scores, photo=photo, model=self.card.name)
-            logits = contest.per_class(answer.logits[0].numpy())
-            return semantic_map(logits, size, contest.classes, background=contest.background, photo=photo, model=self.card.name)
+            found = answer.logits[0].numpy() if squash is None or not len(asked) else squash(answer, size)
+            maps = found if joined else contest.per_class(found)
+            return semantic_map(
+                maps, size, contest.classes, background=contest.background, photo=photo, model=self.card.name, squashed=squash is not None
+            )
 
-        return self._answer(image, (self._question([Text(phrase, templates) for phrase in contest.phrases]),), options, label)
+        return self._answer(image, (asked,), options, label)
 
     def refer(self, image: Photo, expression: str, *, options: Options | None = None) -> Masks:
         """What an expression such as "the left cup" refers to, none, one or many objects in one mask.
@@ -368,7 +379,7 @@ class Segmenter:
         def work(batch: Sequence[Photo]) -> list[Result]:
             shown = [self._runner.show(photo, options) for photo in batch]
             with torch.inference_mode():
-                predictions = self._runner.predict(shown, self._conditions(questions, shown[0].photo))
+                predictions = self._runner.predict(shown, self._conditions(questions, shown[0].photo), options)
             return [
                 finish(one.photo if isinstance(photo, ImageEmbedding) else photo, one.size, prediction)
                 for photo, one, prediction in zip(batch, shown, predictions, strict=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -67,10 +69,17 @@ class Contest:
             return labels
         return np.where(np.isin(labels, [self.classes.index(name) for name in self.background]), np.int16(-1), labels)
 
-    def per_class(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of the phrases (P, h, w) -> of the classes (C, h, w): a class is as probable as the most probable of its synonyms."""
-        starts = np.cumsum([0, *(len(synonyms) for synonyms in self.words)])[:-1]
-        return np.maximum.reduceat(logits, starts, axis=0)
+    @property
+    def weights(self) -> list[list[float]]:
+        """Per class the share of each phrase in it: what makes the mean of a class's synonyms of the phrases' conditions."""
+        owners = [index for index, synonyms in enumerate(self.words) for _ in synonyms]
+        return [[(owner == index) / len(synonyms) for owner in owners] for index, synonyms in enumerate(self.words)]
+
+    def per_class(self, maps: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Maps (h, w) of the phrases -> of the classes, one after the other: a class is as probable as the most probable synonym."""
+        phrases = iter(maps)
+        for synonyms in self.words:
+            yield reduce(np.maximum, islice(phrases, len(synonyms)))
 
 
 def _synonyms(names: ClassNames) -> tuple[tuple[str, ...], ...]:

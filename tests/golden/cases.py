@@ -136,9 +136,15 @@ def _filled(name: str, shape: tuple[int, ...]) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _filled_inventory(path: Path) -> dict[str, Tensor]:
-    entries = json.loads(path.read_text(encoding="utf-8"))["tensors"]
+    entries = _entries(json.loads(path.read_text(encoding="utf-8")))
     owned = [entry for entry in entries if "alias_of" not in entry and entry.get("filled", True) and "float" in entry["dtype"]]
     return {entry["name"]: _filled(entry["name"], tuple(entry["shape"])) for entry in owned}
+
+
+def _entries(inventory: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tensors of an inventory; families call the list one or the other."""
+    found: list[dict[str, Any]] = inventory.get("tensors") or inventory["entries"]
+    return found
 
 
 def _table(path: Path, key: str | None) -> Any:

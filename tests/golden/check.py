@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import runners_catseg
+import runners_catseg_parts
+import runners_catseg_training
 import runners_clip
 import runners_clipseg
 import runners_clipseg_training
@@ -30,6 +33,9 @@ from promptseg.errors import PromptTruncated
 
 Runner: TypeAlias = Callable[[Case], Results]
 RUNNERS: dict[str, Runner] = {
+    **runners_catseg.RUNNERS,
+    **runners_catseg_parts.RUNNERS,
+    **runners_catseg_training.RUNNERS,
     **runners_clip.RUNNERS,
     **runners_clipseg.RUNNERS,
     **runners_clipseg_training.RUNNERS,

@@ -16,6 +16,7 @@ from ..errors import UnknownModel
 
 FAMILIES: dict[str, str] = {
     "clipseg": "promptseg.models.clipseg",
+    "catseg": "promptseg.models.catseg",
     "groupvit": "promptseg.models.groupvit",
     "pocket": "promptseg.models.pocket",
 }

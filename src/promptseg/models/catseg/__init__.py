@@ -1,0 +1,24 @@
+"""CAT-Seg: cost aggregation for open-vocabulary semantic segmentation (Cho et al., CVPR 2024, arXiv 2303.11797)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .cards import CARDS
+from .config import CatSegConfig, CatSegOptions
+from .keys import LAYOUTS
+
+if TYPE_CHECKING:
+    from .network import Model
+
+__all__ = ["CARDS", "LAYOUTS", "CatSegConfig", "CatSegOptions", "Model"]
+
+_HOME = {"Model": ("network", "Model")}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:  # cards, keys and recipes are read without importing torch
+        module, attribute = _HOME[name]
+        return getattr(import_module(f".{module}", __name__), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
