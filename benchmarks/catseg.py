@@ -127,7 +127,8 @@ def classes(layer: ClassLayer, x: Tensor, words: Tensor) -> Tensor:
     norm = 1 / ((q * k.sum(2, keepdim=True)).sum(-1, keepdim=True) + 1e-6)
     tokens = tokens + (q @ context * norm * length).transpose(1, 2).flatten(2)
     tokens = tokens + layer.mlp.down(F.relu(layer.mlp.up(layer.norm2(tokens))))
-    return x + tokens[:, :count].view(h, w, count, width).permute(2, 3, 0, 1)
+    result: Tensor = x + tokens[:, :count].view(h, w, count, width).permute(2, 3, 0, 1)
+    return result
 
 
 # --- timing -------------------------------------------------------------------------------------------------------------------------------

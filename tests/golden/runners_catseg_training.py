@@ -92,7 +92,7 @@ def train(case: Case) -> Results:
                 "logits": logits,
                 "corr": torch.cat([net.aggregator.cost(one, prompts.condition[:, None]) for one in image.embedding]),
             }
-            results |= _gradients(net, config)
+            results |= _gradients(net)
         results[f"loss.{step}"] = float(value.detach())
         norm = torch.stack([parameter.grad.norm() for parameter in learning if parameter.grad is not None]).norm()
         results[f"grad_norm.{step}"] = float(norm)

@@ -44,7 +44,7 @@ def tune(model: Model, mode: Mode) -> None:
     if mode == "query-value":
         for module in model.modules():
             if isinstance(module, Attention):
-                module.qkv.weight.register_hook(without_keys)
+                module.qkv.weight.register_hook(without_keys)  # type: ignore[no-untyped-call]
 
 
 def groups(mode: Mode, factor: float = 0.01) -> tuple[ParameterGroup, ...]:
