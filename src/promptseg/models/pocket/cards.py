@@ -6,7 +6,7 @@ from ...contracts import Card
 from .config import PocketConfig
 
 _CONFIG = PocketConfig()
-_THRESHOLD = 0.5
+_THRESHOLD = 0.55
 
 CARDS: tuple[Card, ...] = (
     Card(

@@ -57,13 +57,31 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(outputs, eps=EPS)
         self.pad = None if symmetric else ((kernel - 2) // 2, (kernel - 1) // 2) * 2  # for even inputs
         self.act = act
+        self._folded: tuple[object, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride); H and W even where stride is 2."""
         if self.pad is not None:
             x = F.pad(x, self.pad)
-        x = self.norm(self.conv(x))
-        return F.relu6(x) if self.act else x
+        if torch.is_grad_enabled() or self.norm.training or torch.is_autocast_enabled(x.device.type):
+            x = self.norm(self.conv(x))
+            return F.relu6(x) if self.act else x
+        weight, bias = self.folded()
+        x = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding, groups=self.conv.groups)
+        return x.clamp_(0, 6) if self.act else x
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that both are where nothing is learned, kept until a part of it changes."""
+        norm = self.norm
+        parts = [self.conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
+        now = tuple((part.data_ptr(), part._version, part.dtype) for part in parts if part is not None)
+        if self._folded is None or self._folded[0] != now:
+            weight, gain, shift, mean, variance = (part.float() for part in parts if part is not None)
+            gain = gain * (variance + norm.eps).rsqrt()
+            kernel = (weight * gain[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+            self._folded = now, kernel.to(self.conv.weight.dtype), (shift - mean * gain).to(self.conv.weight.dtype)
+        return self._folded[1:]
 
 
 class InvertedResidual(nn.Module):
