@@ -112,7 +112,7 @@ def test_every_form_and_preset_gives_a_model_and_a_table(
 
 
 def test_it_learns_what_it_is_shown_and_its_average_is_told(tune: Callable[..., Report], tmp_path: Path) -> None:
-    report = tune(folders(tmp_path / "data"), steps=40, changes=(*SMALL, "lr=5e-3", "save_every_s=60", "ema=null"))
+    report = tune(folders(tmp_path / "data"), steps=60, changes=(*SMALL, "lr=5e-3", "save_every_s=60", "ema=null"))
     (row,) = report.classes
     assert row.after is not None
     assert row.before is not None

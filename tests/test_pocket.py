@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptseg.errors import ConfigError, PromptError, PromptUnread
+from promptseg.errors import ConfigError, PromptError, PromptUnread, WeightsError
 from promptseg.models.pocket import Model, PocketConfig, pack, unpack
 from promptseg.models.pocket.decoder import product_logit
 from promptseg.models.pocket.text import with_pieces
@@ -40,6 +40,26 @@ def test_tower_widths_are_the_published_ones() -> None:
     assert stage_widths("lite0") == (16, 24, 40, 80, 112, 192, 320)
     assert stage_widths("lite2") == (16, 24, 48, 88, 120, 208, 352)
     assert sum(p.numel() for p in EfficientNetLite("lite0").parameters()) + 1280 * 1000 + 1000 == 4_652_008  # the published count
+
+
+def test_folded_convolutions_say_the_same_and_follow_their_weights() -> None:
+    torch.manual_seed(1)
+    tower = EfficientNetLite("lite0").eval()
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            module.running_mean, module.running_var = 0.1 * torch.randn_like(module.weight), 0.5 + torch.rand_like(module.weight)
+    pixels = torch.randn(1, 3, 64, 96)
+    for _ in range(2):
+        plain = tower(pixels)
+        with torch.inference_mode():
+            folded = tower(pixels)
+        for one, other in zip(plain, folded, strict=True):
+            torch.testing.assert_close(other, one.detach(), rtol=1e-4, atol=1e-4)
+        with torch.no_grad():  # a training step, as far as the folded weights know
+            tower.stem.norm.running_mean.add_(0.3)
+            tower.stages[1][0].expand.conv.weight.mul_(1.1)  # type: ignore[index]
 
 
 @torch.inference_mode()
@@ -160,3 +180,10 @@ def test_text_table_is_quantised_finely() -> None:
     said = tower(["dog", "the cat"])
     wanted = torch.nn.functional.normalize(torch.stack([vectors[1], vectors[4] + vectors[2]]), dim=-1)
     assert (said * wanted).sum(-1).min() > 0.9999
+
+
+def test_damaged_word_pieces_are_named() -> None:
+    tower = with_pieces(["dog", "cat"], 16)
+    tower.pieces[1] = 255
+    with pytest.raises(WeightsError, match="word pieces"):
+        tower(["dog"])

@@ -63,12 +63,17 @@ class ConvNorm(nn.Module):
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride); H and W even where stride is 2."""
         if self.pad is not None:
             x = F.pad(x, self.pad)
-        if torch.is_grad_enabled() or self.norm.training or torch.is_autocast_enabled(x.device.type):
+        if self._may_change() or torch.is_autocast_enabled(x.device.type):
             x = self.norm(self.conv(x))
             return F.relu6(x) if self.act else x
         weight, bias = self.folded()
         x = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding, groups=self.conv.groups)
         return x.clamp_(0, 6) if self.act else x
+
+    def _may_change(self) -> bool:
+        """Whether weights are learned, adapted (LoRA puts something else in the convolution's place), or do not tell of changes."""
+        learning = torch.is_grad_enabled() or self.norm.training or not isinstance(self.conv, nn.Conv2d)
+        return learning or self.conv.weight.is_inference()
 
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
