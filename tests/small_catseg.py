@@ -29,7 +29,7 @@ def recipe(root: Path, output: Path, *, name: str = "catseg/base", **changes: An
     """A published recipe with a tiny network on random towers and few steps."""
     base = training.recipe(name)
     small = replace(base.options, config=replace(TINY, pooling=2), clip=None, crop=64, validation=2)
-    values = {"steps": 6, "batch_size": 2, "lr": 3e-3, "workers": 0, "save_every_s": 0.0, "validate_every": 6, **changes}
+    values = {"steps": 4, "batch_size": 2, "lr": 3e-3, "workers": 0, "save_every_s": 0.0, "validate_every": 4, **changes}
     return replace(base, data=str(root), output=str(output), options=small, **values)
 
 

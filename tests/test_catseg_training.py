@@ -111,7 +111,7 @@ def test_killed_and_resumed_it_ends_as_one_that_ran_through(tmp_path: Path) -> N
     before = {name: tensor.clone() for name, tensor in Run(recipe, lambda _: None).model.state_dict().items()}
     whole = training.train(recipe, report=lambda _, figures: losses.append(figures["class"]), log=lambda _: None)
     assert losses[-1] < losses[0]
-    program = [sys.executable, small_catseg.__file__, str(root), str(tmp_path / "cut"), "3"]
+    program = [sys.executable, small_catseg.__file__, str(root), str(tmp_path / "cut"), "2"]
     assert subprocess.run(program, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "model.safetensors").exists()
     resumed = training.train(small_catseg.recipe(root, tmp_path / "cut"), resume=True, log=lambda _: None)
