@@ -104,6 +104,14 @@ def test_an_example_is_its_photo_and_its_labels(tmp_path: Path) -> None:
         Run(small_catseg.recipe(tmp_path, tmp_path / "out"), lambda _: None)
 
 
+def test_another_mode_needs_its_rates(tmp_path: Path) -> None:
+    recipe = small_catseg.recipe(small_catseg.photos(tmp_path / "stuff"), tmp_path / "out")
+    changed = replace(recipe, options=replace(recipe.options, mode="full"))
+    with pytest.raises(ConfigError, match="no group says how fast"):
+        Run(changed, lambda _: None)
+    Run(replace(changed, groups=RECIPES["catseg/ablation-full"]().groups), lambda _: None)
+
+
 def test_killed_and_resumed_it_ends_as_one_that_ran_through(tmp_path: Path) -> None:
     """Steps lower the loss, keys and everything frozen stay, the result is asked without the pooling of training."""
     root, losses = small_catseg.photos(tmp_path / "stuff"), []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ...contracts import DenseLogits, Preprocess, Recipe, View
 from ...data.coco import coco_stuff
 from ...data.randomness import Draws, shuffled
 from ...data.samples import IGNORE
+from ...errors import ConfigError
 from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
 from ...prompts import Text
@@ -60,6 +62,7 @@ class CatSegRun(Run):
         clip = options.clip
         self.model = Model(options.config) if clip is None else Model.from_clip(options.config, read_weights(clip))
         tune(self.model.train(), options.mode)
+        _check_rates(self.model, recipe)
 
     def example(self, number: int) -> Batch:
         epoch, index = self._place(number)
@@ -118,3 +121,19 @@ class CatSegRun(Run):
         view = View((0, 0, size[1], size[0]), size, size)
         pixels = to_pixels(np.ascontiguousarray(photo), view, Preprocess(size=1, mean=config.preprocess.mean, std=config.preprocess.std))
         return nn.functional.interpolate(pixels[None], (config.side, config.side), mode="bilinear", align_corners=False)[0]
+
+
+def _check_rates(model: Model, recipe: Recipe) -> None:
+    """CLIP learns at a rate of its own, so whoever changes the mode of a recipe has to say which.
+
+    Raises:
+        ConfigError: a tensor of CLIP learns that no group names.
+    """
+    named = [pattern for rule in recipe.groups for pattern in rule.pattern.split("|")]
+    for name, parameter in model.named_parameters():
+        clip = parameter.requires_grad and not name.startswith(("aggregator.", "upsample"))
+        if clip and not any(fnmatchcase(name, pattern) for pattern in named):
+            raise ConfigError(
+                f"In mode {recipe.options.mode!r} {name} of CLIP learns, but no group says how fast. Start from that mode's recipe, or "
+                "name it in groups."
+            )
