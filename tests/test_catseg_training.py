@@ -90,7 +90,7 @@ def test_an_example_is_its_photo_and_its_labels(tmp_path: Path) -> None:
     """The same for the same number whenever it is asked for; each epoch shows every photo once."""
     run = Run(small_catseg.recipe(small_catseg.photos(tmp_path / "stuff"), tmp_path / "out"), lambda _: None)
     first, other = run.example(0), run.example(5)
-    assert first.pixels.shape == (1, 3, 64, 64)
+    assert first.pixels.shape == (1, 3, 32, 32)
     assert first.labels.shape == (1, 64, 64)
     assert set(first.labels.unique().tolist()) <= {-1, *range(171)}
     again = run.example(0)
@@ -127,7 +127,7 @@ def test_killed_and_resumed_it_ends_as_one_that_ran_through(tmp_path: Path) -> N
 
     model, card = zoo.load(whole)
     assert card.name == "catseg-base"
-    assert asdict(model.config) == asdict(TINY)
+    assert asdict(model.config) == asdict(small_catseg.SMALL)
     after = model.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert "aggregator.embed.weight" in changed
