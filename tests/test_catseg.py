@@ -16,7 +16,8 @@ from promptseg.contracts import PromptFeatures, Recipe
 from promptseg.errors import ConfigError, PromptError, WeightsError
 from promptseg.models.catseg import LAYOUTS, CatSegConfig, Model
 from promptseg.models.catseg.aggregation import ABSENT, CatSegImage
-from promptseg.models.catseg.tuning import groups, learning, tune
+from promptseg.models.catseg.recipes import groups
+from promptseg.models.catseg.tuning import learning, tune
 from promptseg.nn import conversion
 from promptseg.nn.clip_config import ClipTextConfig, ClipVisionConfig
 from promptseg.prompts import Box, Text

@@ -17,7 +17,8 @@ from promptseg.models.catseg.colours import jittered, linear, saturated, turned
 from promptseg.models.catseg.keys import LAYOUTS
 from promptseg.models.catseg.losses import class_loss
 from promptseg.models.catseg.mapper import Mapper
-from promptseg.models.catseg.tuning import Mode, groups, tune
+from promptseg.models.catseg.recipes import Mode, groups
+from promptseg.models.catseg.tuning import tune
 from promptseg.nn.conversion import to_official
 from promptseg.training.groups import arrange
 from promptseg.training.schedules import Cosine

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import ConfigError, DataError
-from .samples import LabelSample, PhotoSet, label_map, one_of, read_lines
+from .samples import IGNORE, Labels, LabelSample, PhotoSet, label_map, one_of, read_lines
 from .vocabularies import names
 
-__all__ = ["UNSEEN", "ZeroShot", "pascal_zero_shot", "voc", "zero_shot"]
+__all__ = ["UNSEEN", "ZeroShot", "pascal_zero_shot", "voc", "voc20", "voc20b", "zero_shot"]
 
 CLASSES = ("background", *names("voc20"))
 UNSEEN = {  # number of unseen classes -> their ids, each with the ones before it; 5 is a protocol of its own (SPNet, Xian et al. 2019)
@@ -54,6 +56,46 @@ def pascal_zero_shot(root: Path, split: str = "val") -> PhotoSet[LabelSample]:
     """
     one_of(split, ("train", "val", "trainval"), "split of Pascal zero-shot")
     return _semantic(root, split, "pascal-zero-shot", names("voc21-clipseg"))
+
+
+def voc20(root: Path, split: str = "val") -> PhotoSet[LabelSample]:
+    """Pascal VOC 2012 with its 20 classes, as CAT-Seg's conversion has them: background is ignored.
+
+    ROOT as for voc; the maps are those of SegmentationClassAug, as published, or of SegmentationClass where there is no such folder.
+
+    Raises:
+        DataError: the list is missing.
+    """
+    return _foreground(root, split, "voc20", CLASSES[1:])
+
+
+def voc20b(root: Path, split: str = "val") -> PhotoSet[LabelSample]:
+    """The same with background as the last of 21 classes.
+
+    Raises:
+        DataError: the list is missing.
+    """
+    return _foreground(root, split, "voc20b", (*CLASSES[1:], CLASSES[0]))
+
+
+def _foreground(root: Path, split: str, name: str, classes: tuple[str, ...]) -> PhotoSet[LabelSample]:
+    one_of(split, ("train", "val", "trainval"), "split of Pascal VOC")
+    root = voc_root(root)
+    augmented = root / "SegmentationClassAug"
+    folder = augmented if augmented.is_dir() else root / "SegmentationClass"
+    samples = (
+        LabelSample(stem, root / "JPEGImages" / f"{stem}.jpg", classes, partial(_background_last, folder / f"{stem}.png", len(classes)))
+        for stem in split_list(root, split)
+    )
+    return PhotoSet(name, classes, tuple(samples))
+
+
+def _background_last(file: Path, count: int) -> Labels:
+    """A map of VOC with background, 0, as class 20 if there are so many classes, else ignored."""
+    labels = label_map(file, len(CLASSES)) - 1  # ignored: -2
+    background = IGNORE if count < len(CLASSES) else len(CLASSES) - 1
+    moved: Labels = np.where(labels == -1, background, np.maximum(labels, IGNORE)).astype(np.int32)
+    return moved
 
 
 def _semantic(root: Path, split: str, name: str, classes: tuple[str, ...]) -> PhotoSet[LabelSample]:

@@ -12,6 +12,7 @@ from ..errors import ConfigError, nearest
 from .generalisation import Generalisation
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
+from .open_vocabulary import Ade150, Ade847, Context59, Context459, Voc20, Voc20b
 from .own import Own
 from .pocket import Pocket
 from .protocol import Protocol
@@ -34,6 +35,12 @@ KINDS: tuple[type[Protocol], ...] = (
     VocMaps,
     ContextMaps,
     CocoObjectMaps,
+    Ade847,
+    Context459,
+    Ade150,
+    Context59,
+    Voc20,
+    Voc20b,
 )
 PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 

@@ -1,4 +1,4 @@
-"""Zero-shot label maps of whole photos, background among the classes: Pascal VOC, PASCAL-Context, COCO's objects (GroupViT, 4.2)."""
+"""Label maps of whole photos, every pixel compared; with background among the classes: Pascal VOC, PASCAL-Context, COCO (GroupViT, 4.2)."""
 
 from __future__ import annotations
 
@@ -8,70 +8,86 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..contracts import probability
+from ..contracts import Task, probability
 from ..data.samples import IGNORE, LabelSample, PhotoSet
 from ..data.whole_maps import coco_objects, context60, voc21
-from ..errors import UnsupportedTask
-from ..metrics import SemanticIoU
+from ..metrics import AbsentRule, MaskIoU
 from .protocol import Counted, Figures, Metrics, Part, Picture, Protocol, existing
 from .table import Row
 
 if TYPE_CHECKING:
     from ..segmenter import Segmenter
 
-__all__ = ["CocoObjectMaps", "ContextMaps", "VocMaps"]
+__all__ = ["CocoObjectMaps", "ContextMaps", "LabelMaps", "VocMaps"]
+
+BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
 class LabelMaps(Protocol):
-    """Every class but the background is asked by its name; a pixel that the model leaves unlabelled is background.
+    """Photos with one class per pixel, against a map at the photo's own size. ``ABSENT``: which classes the mean leaves out.
 
-    ``background``: the threshold, as `Segmenter.semantic` takes it. Photos are shown, and classes worded, as the model's card says.
+    Photos are shown, and classes worded, as the model's card says.
     """
 
-    PUBLISHED: ClassVar[Mapping[str, float]]
+    ABSENT: ClassVar[AbsentRule]
+    TASK: ClassVar[Task] = "semantic"
 
-    background: float = 0.95
     split: str = "val"
-
-    def __post_init__(self) -> None:
-        probability("background", self.background)
 
     @abstractmethod
     def photos(self) -> PhotoSet[LabelSample]:
-        """The photos with their maps; class 0 is the background."""
+        """The photos with their maps."""
+
+    @abstractmethod
+    def answer(self, segmenter: Segmenter, image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.integer[Any]]:
+        """A photo uint8 (H, W, 3) and the classes of its map -> (H, W), indices of these; -1 is none of them."""
+
+    def counted(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """The classes by the names, all different, under which they are counted."""
+        return classes
 
     def parts(self) -> tuple[Part, ...]:
-        return (_Maps(self.photos(), self.background),)
+        return (_Maps(self),)
 
     def rows(self, counted: Mapping[str, Metrics]) -> tuple[Row, ...]:
-        result = counted["maps"]["classes"].compute()
-        return (
-            Row("mIoU", result.mean_iou),
-            Row("pixel accuracy", result.pixel_accuracy),
-            Row("mean class accuracy", result.mean_accuracy),
-        )
+        metric = counted["maps"]["classes"]
+        pixels, classes = accuracies(metric)
+        return (Row("mIoU", metric.compute().mean), Row("pixel accuracy", pixels), Row("mean class accuracy", classes))
 
     def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
-        return {"IoU": counted["maps"]["classes"].compute().iou}
-
-    def published(self) -> Mapping[str, Figures]:
-        return {model: {"mIoU": value} for model, value in self.PUBLISHED.items()}
+        return {"IoU": counted["maps"]["classes"].compute().per_class}
 
     def constants(self, segmenter: Segmenter) -> dict[str, Any]:
         return {**super().constants(segmenter), "templates": list(segmenter.card.templates), "maps": "at the photo's own size"}
 
-    def check(self, segmenter: Segmenter) -> None:
-        from .. import zoo
 
-        super().check(segmenter)
-        if "semantic" not in segmenter.card.tasks:
-            raise UnsupportedTask(segmenter.card.name, "semantic", [card.name for card in zoo.cards() if "semantic" in card.tasks])
+@dataclass(frozen=True)
+class BackgroundMaps(LabelMaps):
+    """Every class but the background is asked by its name; a pixel that the model leaves unlabelled is background, class 0.
+
+    ``background``: the threshold, as `Segmenter.semantic` takes it.
+    """
+
+    ABSENT: ClassVar[AbsentRule] = "skip"
+    PUBLISHED: ClassVar[Mapping[str, float]]
+
+    background: float = 0.95
+
+    def __post_init__(self) -> None:
+        probability("background", self.background)
+
+    def answer(self, segmenter: Segmenter, image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.integer[Any]]:
+        return segmenter.semantic(image, classes[1:], background=self.background).labels.astype(np.int32) + 1  # -1 becomes 0
+
+    def published(self) -> Mapping[str, Figures]:
+        return {model: {"mIoU": value} for model, value in self.PUBLISHED.items()}
 
 
 @dataclass(frozen=True)
-class VocMaps(LabelMaps):
+class VocMaps(BackgroundMaps):
     """Pascal VOC 2012: background and 20 classes."""
 
     NAME: ClassVar[str] = "voc-maps"
@@ -84,7 +100,7 @@ class VocMaps(LabelMaps):
 
 
 @dataclass(frozen=True)
-class ContextMaps(LabelMaps):
+class ContextMaps(BackgroundMaps):
     """PASCAL-Context: background and 59 classes."""
 
     NAME: ClassVar[str] = "context-maps"
@@ -99,7 +115,7 @@ class ContextMaps(LabelMaps):
 
 
 @dataclass(frozen=True)
-class CocoObjectMaps(LabelMaps):
+class CocoObjectMaps(BackgroundMaps):
     """COCO: background and 80 objects."""
 
     NAME: ClassVar[str] = "coco-object-maps"
@@ -116,33 +132,43 @@ class CocoObjectMaps(LabelMaps):
 class _Maps(Part):
     name = "maps"
 
-    def __init__(self, photos: PhotoSet[LabelSample], background: float) -> None:
-        self.photos, self.background = photos, background
+    def __init__(self, protocol: LabelMaps) -> None:
+        self.protocol, self.photos = protocol, protocol.photos()
+        self.names = protocol.counted(self.photos.classes)
 
     @property
     def keys(self) -> Sequence[str]:
         return [photo.id for photo in self.photos]
 
     def metrics(self) -> dict[str, Any]:
-        return {"classes": SemanticIoU(self.photos.classes, ignore=IGNORE)}
+        return {"classes": MaskIoU(self.protocol.ABSENT)}  # a photo has few classes; a matrix of 847 each would fill the memory
 
     def figures(self, metrics: Metrics) -> Figures:
-        result = metrics["classes"].compute()
-        return {"mIoU of its classes": result.image_mean_iou, "pixel accuracy": result.pixel_accuracy}
+        return {"mIoU of its classes": metrics["classes"].compute().mean, "pixel accuracy": accuracies(metrics["classes"])[0]}
 
     def count(self, index: int, segmenter: Segmenter) -> Counted:
-        sample, classes = self.photos[index], self.photos.classes
+        sample = self.photos[index]
         image, target = sample.image(), sample.labels()
-        answer = segmenter.semantic(image, classes[1:], background=self.background).labels.astype(np.int32) + 1  # -1 becomes 0
-        metrics = self.metrics()
-        metrics["classes"].update(answer, target)
+        answer = self.protocol.answer(segmenter, image, self.photos.classes)
+        metrics, known = self.metrics(), target != IGNORE
+        for place in np.union1d(answer[known], target[known]).tolist():
+            if place >= 0:
+                metrics["classes"].update(self.names[place], answer == place, target == place, known)
 
         def picture() -> Picture:
-            shown = [np.unique(one) for one in (answer, target)]
-            maps = [
-                {classes[place]: one == place for place in present if place > 0}
-                for one, present in zip((answer, target), shown, strict=True)
-            ]
-            return Picture(image, *maps)
+            return Picture(image, *({self.names[place]: one == place for place in self._painted(one)} for one in (answer, target)))
 
         return Counted(metrics, picture)
+
+    def _painted(self, labels: NDArray[np.integer[Any]]) -> list[int]:
+        return [place for place in np.unique(labels).tolist() if place >= 0 and self.names[place] != BACKGROUND]
+
+
+def accuracies(metric: MaskIoU) -> tuple[float, float]:
+    """Share of the labelled pixels that are hit: of all, and the mean of the labelled classes' own; NaN without any."""
+    hits, _, missed, _ = np.array(list(metric.counts.values()), dtype=np.int64).reshape(-1, 4).T
+    labelled = hits + missed
+    there = labelled > 0
+    if not there.any():
+        return float("nan"), float("nan")
+    return float(hits.sum() / labelled.sum()), float(np.mean(hits[there] / labelled[there]))

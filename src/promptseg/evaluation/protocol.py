@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts import PromptKind
+from ..contracts import PromptKind, Task
 from ..errors import DataError, UnsupportedPrompt, UnsupportedTask
 from .table import Row
 
@@ -79,13 +79,14 @@ class Protocol(ABC):
     """A benchmark: data, prompts, metric, post-processing. Fields are its options; ``root`` is where the data lies.
 
     Making one touches no file. ``TITLE`` is one line for lists, ``DATA`` the name in `data.catalogue` or the folders that it needs,
-    ``PROMPTS`` the kinds of prompts that the model must take.
+    ``PROMPTS`` the kinds of prompts that the model must take, ``TASK`` what it must do.
     """
 
     NAME: ClassVar[str]
     TITLE: ClassVar[str]
     DATA: ClassVar[str]
     PROMPTS: ClassVar[tuple[PromptKind, ...]] = ("text",)
+    TASK: ClassVar[Task] = "masks"
 
     root: Path
 
@@ -121,8 +122,8 @@ class Protocol(ABC):
         """
         from .. import zoo
 
-        if "masks" not in segmenter.card.tasks:
-            raise UnsupportedTask(segmenter.card.name, "masks", [card.name for card in zoo.cards() if "masks" in card.tasks])
+        if self.TASK not in segmenter.card.tasks:
+            raise UnsupportedTask(segmenter.card.name, self.TASK, [card.name for card in zoo.cards() if self.TASK in card.tasks])
         for kind in self.PROMPTS:
             if kind not in segmenter.card.prompts:
                 models = [card.name for card in zoo.cards() if kind in card.prompts]

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from .cards import CARDS
 from .config import CatSegConfig, CatSegOptions
 from .keys import LAYOUTS
+from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .network import Model
+    from .run import CatSegRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "CatSegConfig", "CatSegOptions", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "CatSegConfig", "CatSegOptions", "Model", "Run"]
 
-_HOME = {"Model": ("network", "Model")}
+_HOME = {"Model": ("network", "Model"), "Run": ("run", "CatSegRun")}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from ...contracts import ParameterGroup
 from ...errors import ConfigError
 from ...nn.attention import Attention
 from .network import Model
-
-Mode: TypeAlias = Literal["frozen", "prompt", "attention", "query-value", "full"]
-
-# Names of CLIP's parameters that learn in each mode. "query-value" is what the published files call "attention".
-LEARNING: dict[str, tuple[str, ...]] = {
-    "frozen": (),
-    "prompt": ("image_prompts",),
-    "attention": ("*.blocks.*.attn.*",),
-    "query-value": ("*.blocks.*.attn.qkv.weight",),
-    "full": ("image.blocks.*", "text.blocks.*"),
-}
+from .recipes import LEARNING, Mode
 
 
 def tune(model: Model, mode: Mode) -> None:
@@ -45,12 +34,6 @@ def tune(model: Model, mode: Mode) -> None:
         for module in model.modules():
             if isinstance(module, Attention):
                 module.qkv.weight.register_hook(without_keys)  # type: ignore[no-untyped-call]
-
-
-def groups(mode: Mode, factor: float = 0.01) -> tuple[ParameterGroup, ...]:
-    """Groups of the official runs: CLIP at ``factor`` of the rate [CLIP_MULTIPLIER], norms of the rest without weight decay."""
-    clip = tuple(ParameterGroup(pattern="|".join(LEARNING[mode]), lr=factor) for _ in LEARNING[mode][:1])
-    return (*clip, ParameterGroup(pattern="aggregator.*norm*", weight_decay=0.0))
 
 
 def without_keys(gradient: Tensor) -> Tensor:
