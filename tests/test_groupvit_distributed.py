@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import small_captions
+from promptseg import training
 from promptseg.models.groupvit.network import Model
 from small_groupvit import CONFIG
+from test_training_loop import figures_of
 
 TEXTS = [[f"thing {i}", f"a photo of a thing {i}.", f"art of the thing {i}."] for i in range(4)]
 
@@ -82,9 +87,9 @@ def test_two_processes_learn_what_one_does_from_the_whole_batch(both: list[dict[
     for found in both:
         assert found.keys() == expected.keys()
         off = {name: float((found[name] - value).norm() / value.norm()) for name, value in expected.items() if name not in vanishing}
-        assert max(off.values()) < 1e-3, max(off.items(), key=lambda one: one[1])
+        assert max(off.values()) < 1e-4, max(off.items(), key=lambda one: one[1])
         largest = max(float(value.norm()) for name, value in expected.items() if name.startswith("gradient"))
-        assert all(float(one[name].norm()) < 1e-5 * largest for name in vanishing for one in (found, expected)), "they do vanish"
+        assert all(float(one[name].norm()) < 1e-9 * largest for name in vanishing for one in (found, expected)), "they do vanish"
 
 
 def test_half_a_batch_alone_would_learn_something_else(both: list[dict[str, Tensor]]) -> None:
@@ -92,6 +97,30 @@ def test_half_a_batch_alone_would_learn_something_else(both: list[dict[str, Tens
     alone, whole = learned(network(), slice(0, 2)), both[0]
     for name in ("loss", "multi_label_loss", "gradient of image.patches.weight", "gradient of text.token_embedding.weight"):
         assert float((alone[name] - whole[name]).norm() / whole[name].norm()) > 0.05, name
+
+
+def test_the_loop_trains_alike_with_two(tmp_path: Path) -> None:
+    """By the command line: the first steps have the losses of one process with the whole batch, and one of the two writes."""
+    photos, file = small_captions.folder(tmp_path / "photos"), tmp_path / "mini.yaml"
+    config = replace(CONFIG, image=replace(CONFIG.image, size=32, hard=False))
+    settings: dict[str, Any] = {"steps": 3, "lr": 1e-4, "validate_every": 3}
+    made = small_captions.recipe(photos, tmp_path / "1", options={"config": config, "held_out": 4}, **settings)
+    training.train(made, log=lambda _: None)
+    file.write_text(f"base: groupvit/gcc-yfcc\nschedule: {{kind: constant}}\noptions: {json.dumps(asdict(made.options))}\n")
+    words = [*(f"{key}={value}" for key, value in settings.items()), "batch_size=4", "precision=float32", "workers=0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "promptseg", "train", str(file)]
+    result = subprocess.run(
+        [*command, *words, "--data", str(photos), "-o", str(tmp_path / "2")],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=540,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("Trained") == 1
+    found = [figures_of(tmp_path / name) for name in "12"]
+    assert [line["step"] for line in found[0]] == [0, 1, 2, 2], "three steps, one validation"
+    for alone, together in zip(*found, strict=True):
+        assert alone.keys() == together.keys()
+        for name in alone.keys() & {"loss", "multi_label_loss", "validation/recall@1", "validation/recall@5"}:
+            assert together[name] == pytest.approx(alone[name], rel=1e-3), name
 
 
 if __name__ == "__main__":
