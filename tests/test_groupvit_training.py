@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import tarfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,18 @@ def test_damaged_photos_are_left_out_with_a_warning(tmp_path: Path) -> None:
         file.write_bytes(b"no picture")
     with pytest.raises(DataError, match="20 photos in a row"), pytest.warns(UserWarning, match="left out"):
         run.example(0)
+
+
+def test_a_caption_that_cannot_be_read_is_left_out_too(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for key, text in (("1", "Tür".encode("latin-1")), ("2", b"the plum")):
+            small_captions.add(tar, f"{key}.jpg", small_captions.encoded("plum", 2))
+            small_captions.add(tar, f"{key}.txt", text)
+    run = Run(recipe(tmp_path, tmp_path), log=lambda _: None)
+    assert sorted(run.describe(number) for number in range(2)) == ["00000/1, epoch 0", "00000/2, epoch 0"]
+    wrong = next(number for number in range(2) if run.describe(number).startswith("00000/1"))
+    with pytest.warns(UserWarning, match="the caption of 00000/1 cannot be read"):
+        assert run.example(wrong).texts[0] == "the plum"
 
 
 def test_long_captions_are_cut_without_a_word(photos: Path, tmp_path: Path) -> None:

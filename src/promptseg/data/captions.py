@@ -63,9 +63,9 @@ def captioned_photos(root: Path) -> CaptionedPhotos:
     )
 
 
-def names(photos: CaptionedPhotos) -> list[str]:
-    """The name of every photo in its data set, without reading a caption."""
-    return list(photos.keys) if isinstance(photos, CaptionShards) else [photo.id for photo in photos]
+def names(photos: CaptionedPhotos) -> Sequence[str]:
+    """The name of every photo, of one in a shard its key; nothing is read for it."""
+    return photos.keys if isinstance(photos, CaptionShards) else [photo.id for photo in photos]
 
 
 # --- a folder -----------------------------------------------------------------------------------------------------------------------------
@@ -129,13 +129,16 @@ class CaptionShards(Sequence[Captioned]):
         if isinstance(index, slice):
             return CaptionShards(self.shards, self.table[index], self.keys[index])
         shard, photo, photo_bytes, text, text_bytes = self.table[index].tolist()
-        file = self.shards[shard]
-        key = f"{file.stem}/{self.keys[index]}"
+        file, key = self.shards[shard], self.id(index)
         try:
             caption = _bytes(file, text, text_bytes).decode("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file}: the caption of {key} cannot be read: {reason(error)}. Download the shard again.") from None
         return Captioned(key, file, (caption,), (photo, photo_bytes))
+
+    def id(self, index: int) -> str:
+        """SHARD/KEY of a photo, without reading anything."""
+        return f"{self.shards[int(self.table[index, 0])].stem}/{self.keys[index]}"
 
 
 def captioned_shards(root: Path) -> CaptionShards:

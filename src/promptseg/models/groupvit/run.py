@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...contracts import Recipe
-from ...data.captions import Captioned, captioned_photos, names
+from ...data.captions import Captioned, CaptionShards, captioned_photos, names
 from ...data.randomness import Draws
 from ...data.vocabularies import templates
 from ...errors import ConfigError, DataError, PromptTruncated
@@ -98,7 +98,8 @@ class GroupVitRun(Run):
 
     def describe(self, number: int) -> str:
         epoch, index = self._place(number)
-        return f"{self.photos[index].id}, epoch {epoch}"
+        name = self.photos.id(index) if isinstance(self.photos, CaptionShards) else self.photos[index].id
+        return f"{name}, epoch {epoch}"
 
     def _place(self, number: int) -> tuple[int, int]:
         """Epoch, and index among all photos."""
@@ -109,15 +110,17 @@ class GroupVitRun(Run):
         return epoch, int(self._order[1][place])
 
     def _shown(self, number: int, draws: Draws) -> tuple[Captioned, Tensor]:
+        last = ""
         for following in range(number, number + TRIES):
-            photo = self.photos[self._place(following)[1]]
             try:
+                photo = self.photos[self._place(following)[1]]
                 pixels = photo.image()
             except DataError as error:
-                warnings.warn(f"A photo is left out: {error}", stacklevel=2)
+                last = str(error)
+                warnings.warn(f"A photo is left out: {last}", stacklevel=2)
                 continue
             return photo, self.options.augmentation(pixels, self.options.config.image.size, draws)
-        raise DataError(f"{TRIES} photos in a row cannot be read; the last is {photo.id}. Check the data.")
+        raise DataError(f"{TRIES} photos in a row cannot be read. The last: {last}")
 
     # --- validation ---------------------------------------------------------------------------------------------------------------------
 
