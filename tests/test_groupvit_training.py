@@ -215,7 +215,7 @@ def test_training_lowers_both_losses_and_finds_captions(tmp_path: Path) -> None:
     """On photos that it has not seen, of colours that it has."""
     root = small_captions.folder(tmp_path / "photos", each=5)
     options = {"augmentation": GENTLE, "held_out": 4}
-    made = recipe(root, tmp_path / "out", steps=60, batch_size=16, lr=2e-3, validate_every=60, options=options)
+    made = recipe(root, tmp_path / "out", steps=40, batch_size=12, lr=2e-3, validate_every=40, options=options)
     untrained = Run(made, log=lambda _: None)
     untrained.model.eval()
     before = untrained.validate()
