@@ -30,7 +30,9 @@ FORBIDDEN = {
 }
 TRAINED_BY = {"recipes", "run", "start", "finetune"}  # of a family: what training asks for, which stands on training and zoo itself
 LIGHT = ["prompts", "errors", "contracts", "results", "images", "masks", "maps", "exports", "formats", "rle", "regions", "caches"]
-EXTRAS = ("transformers", "pycocotools", "supervision", "cv2", "psutil", "scipy", "torchvision", "timm", "accelerate", "peft")
+EXTRAS = (
+    "transformers", "pycocotools", "supervision", "cv2", "psutil", "scipy", "torchvision", "timm", "accelerate", "peft", "nltk", "textblob",
+)  # fmt: skip
 
 
 def run(code: str, *arguments: str) -> str:
@@ -50,7 +52,7 @@ def test_import_is_quick_and_brings_no_torch() -> None:
     assert {torch for _, torch in runs} == {"False"}
 
 
-@pytest.mark.parametrize("module", [*LIGHT, "zoo", "models.clipseg", "models.pocket"])
+@pytest.mark.parametrize("module", [*LIGHT, "zoo", "models.clipseg", "models.groupvit", "models.pocket"])
 def test_light_modules_bring_no_torch(module: str) -> None:
     assert run(f"import sys, promptseg.{module}; print('torch' in sys.modules)").strip() == "False"
 

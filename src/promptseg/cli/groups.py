@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ..contracts import MAX_PIXELS
-from .options import Device, MaxPixels, Precision
+from .options import Device, MaxPixels, Precision, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,8 @@ EPILOG = """[bold]Examples[/bold]
 
     promptseg groups photos/ --token 36
 
+    promptseg groups photo.jpg --vis final_group,input_pred_label -c dog -c grass
+
 Exit code 3: some photos could not be read; the others are done."""
 
 Failed: TypeAlias = "Callable[[Path, ImageError], None]"
@@ -36,6 +38,17 @@ def groups(
         int | None,
         typer.Option(min=0, help="Show the photos in which this group fires most, as one sheet, instead of every photo's groups."),
     ] = None,
+    vis: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead, pictures in the authors' modes, joined by commas: input, first_group, final_group, all_groups; and, with "
+            "classes, pred, input_pred, input_pred_label."
+        ),
+    ] = None,
+    classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, for the modes that name. Repeatable.")] = None,
+    background: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of these classes: pixels up to this probability stay unlabelled.")
+    ] = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Only this stage; of a token the default is the first.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photos on the sheet.")] = 12,
     model: Annotated[str, typer.Option("--model", "-m", help="A model with groups, or a checkpoint folder.")] = "groupvit-gcc-yfcc",
@@ -47,19 +60,27 @@ def groups(
     """Show the segments of photos before they are named, stage by stage; or the photos in which one group fires most."""
     from .photos import sort_arguments
 
+    if vis is not None and (token is not None or stage is not None):
+        raise typer.BadParameter("--vis draws every photo by itself: leave --token and --stage away; its modes name the stages.")
+    if vis is None and (classes or background is not None):
+        raise typer.BadParameter("Classes are named in the modes of --vis only, such as --vis input_pred_label; or see promptseg semantic.")
     photos = sort_arguments(arguments, need_prompt=False)
     if photos.prompts:
         raise typer.BadParameter(f"{photos.prompts[0]!r} is no photo, folder or glob; groups are found before anything is named.")
 
     from ..segmenter import load
+    from ..visualisation import MODES
 
+    modes = listed(vis, MODES, "mode") if vis is not None else []
     segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
     failures: list[str] = []
 
     def failed(photo: Path, error: ImageError) -> None:
         failures.append(f"{photo}: {error}")
 
-    if token is None:
+    if modes:
+        _drawn(segmenter, photos.photos, modes, classes or [], background, output, failed)
+    elif token is None:
         _each(segmenter, photos.photos, stage, output, failed)
     else:
         _sheet(segmenter, photos.photos, token, stage or 1, count, output, failed)
@@ -89,6 +110,32 @@ def _each(segmenter: Segmenter, photos: tuple[Path, ...], stage: int | None, out
                 (folder / f"stage-{number}-labels.png").write_bytes(found.to_png())
         counts = ", ".join(f"stage {number}: {int((found.areas > 0).sum())} groups" for number, found in enumerate(stages, 1))
         typer.echo(f"{photo}: {counts} -> {folder}")
+
+
+def _drawn(
+    segmenter: Segmenter,
+    photos: tuple[Path, ...],
+    modes: list[str],
+    classes: list[str],
+    background: float | None,
+    output: Path,
+    failed: Failed,
+) -> None:
+    """OUTPUT/PHOTO/MODE.png; of all_groups one per stage."""
+    from ..errors import ImageError
+    from ..visualisation import visualise
+
+    for photo in photos:
+        try:
+            pictures = visualise(segmenter, photo, modes, classes, background=background)
+        except ImageError as error:
+            failed(photo, error)
+            continue
+        folder = output / photo.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            picture.save(folder / f"{name}.png")
+        typer.echo(f"{photo}: {', '.join(pictures)} -> {folder}")
 
 
 def _sheet(segmenter: Segmenter, photos: tuple[Path, ...], token: int, stage: int, count: int, output: Path, failed: Failed) -> None:

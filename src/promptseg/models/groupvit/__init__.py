@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from .cards import CARDS
 from .config import GroupVitConfig, GroupVitImageConfig, GroupVitOptions
 from .keys import LAYOUTS
+from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .network import Model
+    from .run import GroupVitRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "GroupVitConfig", "GroupVitImageConfig", "GroupVitOptions", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "GroupVitConfig", "GroupVitImageConfig", "GroupVitOptions", "Model", "Run"]
 
-_HOME = {"Model": ("network", "Model")}
+_HOME = {"Model": ("network", "Model"), "Run": ("run", "GroupVitRun")}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ class SharedBatchNorm(nn.Module):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, MOMENTUM, EPS)
         from torch.distributed.nn.functional import all_reduce
 
-        rows, processes = x.float(), torch.distributed.get_world_size()
+        rows, processes = x.to(torch.promote_types(x.dtype, torch.float32)), torch.distributed.get_world_size()
         mean: Tensor = all_reduce(rows.mean(0)) / processes  # type: ignore[no-untyped-call]
         variance: Tensor = all_reduce((rows - mean).square().mean(0)) / processes  # type: ignore[no-untyped-call]
         count = len(x) * processes

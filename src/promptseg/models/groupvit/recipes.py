@@ -1,8 +1,48 @@
-"""The rules of GroupViT's published training runs (paper, section 4.1; published configurations)."""
+"""GroupViT's published training runs and the paper's ablations (paper, sections 4.1 and 4.2; published configurations).
+
+A recipe names only what differs from the one that it changes. The paper's ablations look at one stage, trained on CC12M; their networks are
+its own, all else is as in the published runs, whose files the authors did not publish for these.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from ...contracts import ParameterGroup, Recipe
+from ...errors import ConfigError
 from ...training.schedules import Cosine, Warmup
+from .augment import CaptionAugmentation
+from .config import GroupVitConfig, GroupVitImageConfig
+from .tagging import TaggerName
+from .words import WordType
+
+BATCH, EPOCHS, WARMUP_EPOCHS = 4096, 30, 2
+GCC3M, GCC12M, YFCC14M, REDCAP12M = 2_891_445, 11_156_203, 14_615_499, 11_866_987  # photos with captions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionOptions:
+    """What only this family's training knows.
+
+    ``config``: the network; its ``multi_label`` is how many prompts are made of a caption. ``word_type`` and ``tagger``: of what, see
+    `words.candidates` and `tagging.tagger`. ``multi_label_weight``: of that loss. ``held_out``: photos whose name's check sum (crc32)
+    leaves 1 when divided by this are kept for validation, which finds captions by photos and photos by captions; None: none.
+    """
+
+    config: GroupVitConfig = field(default_factory=GroupVitConfig)
+    augmentation: CaptionAugmentation = field(default_factory=CaptionAugmentation)
+    word_type: WordType = "noun"
+    tagger: TaggerName = "auto"
+    multi_label_weight: float = 1.0
+    held_out: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.held_out is not None and self.held_out < 2:
+            raise ConfigError(f"held_out is at least 2, which keeps half of the photos for validation, or null; not {self.held_out}.")
+        if self.multi_label_weight < 0:
+            raise ConfigError(f"multi_label_weight is at least 0, not {self.multi_label_weight}.")
 
 
 def schedule(warmup: int, start: float = 0.0025, minimum: float = 4e-5) -> Warmup:
@@ -17,3 +57,61 @@ def schedule(warmup: int, start: float = 0.0025, minimum: float = 4e-5) -> Warmu
 def decays(name: str, dimensions: int) -> bool:
     """Whether weight decay acts on a parameter: not on vectors and biases, but on the temperatures, which have no dimension."""
     return dimensions != 1 and not name.endswith(".bias")
+
+
+# the same rule by our names: biases, and the weights of norms, those in sequences too
+NOT_DECAYED = ParameterGroup(
+    pattern="*.bias|*norm*.weight|*.group_projector.0.weight|*.group_projector.0.0.weight|*.group_projector.1.weight|*.reduction.0.weight"
+    "|*_projector.hidden.[147].weight",
+    weight_decay=0.0,
+)
+
+
+def _recipe(name: str, card: str, data: str, photos: int, config: GroupVitConfig) -> Recipe:
+    per_epoch = photos // BATCH
+    return Recipe(
+        name=name, card=card, data=f"data/{data}", output=f"runs/{name}", steps=EPOCHS * per_epoch, batch_size=BATCH, lr=1.6e-3,
+        schedule=schedule(WARMUP_EPOCHS * per_epoch), groups=(NOT_DECAYED,), weight_decay=0.05, clip=5.0, ema=None, precision="float16",
+        workers=6, options=CaptionOptions(config=config),
+    )  # fmt: skip
+
+
+def gcc_yfcc() -> Recipe:
+    """The published weights: CC3M, CC12M and YFCC14M, three prompts per caption [group_vit_gcc_yfcc_30e]."""
+    return _recipe("groupvit/gcc-yfcc", "groupvit-gcc-yfcc", "gcc-yfcc", GCC3M + GCC12M + YFCC14M, GroupVitConfig())
+
+
+def gcc_redcap() -> Recipe:
+    """The other published weights: RedCaps12M in place of YFCC, captions alone [group_vit_gcc_redcap_30e]."""
+    photos = GCC3M + GCC12M + REDCAP12M
+    return _recipe("groupvit/gcc-redcap", "groupvit-gcc-redcap", "gcc-redcap", photos, GroupVitConfig(multi_label=0))
+
+
+# --- ablations ----------------------------------------------------------------------------------------------------------------------------
+
+
+def one_stage(*, hard: bool = True, tokens: int = 64, groups: int = 8) -> GroupVitImageConfig:
+    """Twelve blocks with one grouping in their middle (paper, section 4.1)."""
+    return GroupVitImageConfig(factors=(1, 1), depths=(6, 6), heads=(6, 6), group_tokens=(tokens, 0), output_groups=(groups,), hard=hard)
+
+
+def ablation(name: str, image: GroupVitImageConfig, multi_label: int = 3) -> Recipe:
+    """A network on CC12M."""
+    config = GroupVitConfig(image=image, multi_label=multi_label)
+    return _recipe(f"groupvit/ablation-{name}", "groupvit-gcc-yfcc", "gcc12m", GCC12M, config)
+
+
+ABLATIONS: tuple[Callable[[], Recipe], ...] = (
+    # table 1: hard or soft assignment, with and without the loss on prompts
+    partial(ablation, "hard", one_stage(), multi_label=0),
+    partial(ablation, "soft", one_stage(hard=False), multi_label=0),
+    partial(ablation, "hard-multilabel", one_stage()),
+    partial(ablation, "soft-multilabel", one_stage(hard=False)),
+    # table 2: how many group tokens and how many segments; 64 and 8 is hard-multilabel
+    *(partial(ablation, f"tokens{count}", one_stage(tokens=count)) for count in (16, 32)),
+    *(partial(ablation, f"outputs{count}", one_stage(groups=count)) for count in (4, 16)),
+    # table 3: two stages; one is hard-multilabel
+    partial(ablation, "two-stages", GroupVitImageConfig()),
+)
+
+RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in (gcc_yfcc, gcc_redcap, *ABLATIONS)}
