@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ..errors import WeightsError
 
 StateDict: TypeAlias = Mapping[str, Tensor]
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_official(model: nn.Module, layouts: Mapping[str, Sequence[Rule]], *state_dicts: StateDict) -> None:
@@ -35,6 +36,19 @@ def load_official(model: nn.Module, layouts: Mapping[str, Sequence[Rule]], *stat
     expected = shapes_of(model)
     rules = layouts[detect(layouts, theirs, expected)]
     model.load_state_dict(from_official(rules, theirs, expected))
+
+
+def built(make: Callable[[], Network], layouts: Mapping[str, Sequence[Rule]], *state_dicts: StateDict) -> Network:
+    """The network that ``make`` builds, with published weights, in evaluation mode on the CPU.
+
+    Raises:
+        WeightsError: as `load_official`.
+    """
+    with torch.device("meta"):  # no random numbers are drawn for weights that are about to be replaced
+        model = make()
+    model.to_empty(device="cpu")
+    load_official(model, layouts, *state_dicts)
+    return model.eval()
 
 
 def load(model: nn.Module, state_dict: StateDict) -> None:

@@ -24,7 +24,7 @@ from ...errors import PromptError
 from ...nn import views as shared_views
 from ...nn.attention import PreNormBlock
 from ...nn.clip import Clip
-from ...nn.conversion import detect, from_official, join, load_official, shapes_of
+from ...nn.conversion import built, detect, from_official, join, shapes_of
 from ...prompts import Prompt, Text
 from ...tokenizers import clip as clip_tokenizer
 from . import windows
@@ -55,11 +55,7 @@ class Model(Clip):
         Raises:
             WeightsError: a tensor is missing, unknown or of another shape; all are listed by name.
         """
-        with torch.device("meta"):  # no random numbers are drawn for weights that are about to be replaced
-            model = cls(config)
-        model.to_empty(device="cpu")
-        load_official(model, LAYOUTS, *state_dicts)
-        return model.eval()
+        return built(lambda: cls(config), LAYOUTS, *state_dicts)
 
     @classmethod
     def from_clip(cls, config: CatSegConfig, *state_dicts: Mapping[str, Tensor]) -> Model:

@@ -23,7 +23,7 @@ from ...errors import PromptError
 from ...nn import views as shared_views
 from ...nn.attention import AttentionMask
 from ...nn.clip import Clip, ImageTokens
-from ...nn.conversion import detect, from_official, join, load_official, shapes_of
+from ...nn.conversion import built, detect, from_official, join, shapes_of
 from ...prompts import Blend, Exemplar, Prompt, Text
 from ...tokenizers import clip as clip_tokenizer
 from .baselines import DeconvDecoder, VitTower
@@ -56,11 +56,7 @@ class Model(Clip):
         Raises:
             WeightsError: a tensor is missing, unknown or of another shape; all are listed by name.
         """
-        with torch.device("meta"):  # no random numbers are drawn for weights that are about to be replaced
-            model = cls(config)
-        model.to_empty(device="cpu")
-        load_official(model, LAYOUTS, *state_dicts)
-        return model.eval()
+        return built(lambda: cls(config), LAYOUTS, *state_dicts)
 
     @classmethod
     def from_clip(cls, config: ClipSegConfig | ClipDeconvConfig, *state_dicts: Mapping[str, Tensor]) -> Model:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ...contracts import DenseLogits, GroupLogits, Options, PromptFeatures, Size, View
 from ...errors import PromptError
-from ...nn.conversion import load_official
+from ...nn.conversion import built
 from ...prompts import Prompt, Text
 from ...tokenizers import clip as clip_tokenizer
 from . import naming
@@ -65,11 +65,7 @@ class Model(nn.Module):
         Raises:
             WeightsError: a tensor is missing, unknown or of another shape; all are listed by name.
         """
-        with torch.device("meta"):  # no random numbers are drawn for weights that are about to be replaced
-            model = cls(config)
-        model.to_empty(device="cpu")
-        load_official(model, LAYOUTS, *(_fitted(config, state_dict) for state_dict in state_dicts))
-        return model.eval()
+        return built(lambda: cls(config), LAYOUTS, *(_fitted(config, state_dict) for state_dict in state_dicts))
 
     # --- the three questions ------------------------------------------------------------------------------------------------------------
 
