@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...contracts import Options, Preprocess, probability
+from ...contracts import Preprocess
 from ...errors import ConfigError
 
 PREPROCESS = Preprocess(

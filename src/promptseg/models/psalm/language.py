@@ -1,7 +1,7 @@
 """Phi-1.5 (Li et al., 2023, arXiv 2309.05463): a causal transformer whose attention and MLP run side by side behind one norm.
 
-`Prefix` holds what the first tokens of a prompt leave behind in every layer; a causal model computes the rest of the prompt from it exactly,
-so prompts that begin alike share their beginning.
+`Prefix` holds what the first tokens of a prompt leave behind in every layer. A causal model computes the rest of the prompt from it
+exactly, so prompts that begin alike share their beginning.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class DeformableAttention(nn.Module):
         nn.init.xavier_uniform_(self.out.weight)
 
     def forward(self, queries: Tensor, places: Tensor, memory: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """queries (B, N, C) at ``places`` (N, 2), x and y in 0..1; memory (B, M, C), the levels of ``shapes`` (h, w) in a row -> (B, N, C)."""
+        """queries (B, N, C) at ``places`` (N, 2), x and y in 0..1; memory (B, M, C), levels of ``shapes`` (h, w) in a row -> (B, N, C)."""
         batch, count, _ = queries.shape
         value = self.value(memory).view(batch, memory.shape[1], self.heads, -1)
         offsets = self.offsets(queries).view(batch, count, self.heads, LEVELS, self.points, 2)
