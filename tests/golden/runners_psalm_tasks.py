@@ -95,14 +95,20 @@ def segment(case: Case) -> Results:
     batch = batch_of(case)
     understood = net.understand(batch, tokens, regions)
     heads = net.predict(seen, understood, every=True)
-    results |= traced(understood, heads) | texts(args)
-    return results | FINISH[args["task"]](case, photo, heads[-1], results)
+    results |= traced(understood, heads)
+    results |= texts(args)
+    results |= FINISH[args["task"]](case, photo, heads[-1], results)
+    return results
 
 
 def texts(args: Mapping[str, Any]) -> Results:
     """What the prompt says."""
     regions = len(args["annotations"] or ()) if args["task"] == "region" else 0
-    said = {"prompt": prompt_text(args["task"] if args["task"] != "semantic" else "panoptic", classes=len(args["classes"] or ()), regions=regions)}
+    said = {
+        "prompt": prompt_text(
+            args["task"] if args["task"] != "semantic" else "panoptic", classes=len(args["classes"] or ()), regions=regions
+        )
+    }
     return said | ({"sentence_text": sentence_text(args["sentences"])} if args["sentences"] else {})
 
 
@@ -110,7 +116,8 @@ def traced(understood: Understood, heads: Sequence[Head]) -> dict[str, Any]:
     """What happened inside."""
     merged, asked = understood.merged, understood.conditions
     results: dict[str, Any] = {
-        "merged_embeds": merged.embeds, "merged_attention_mask": merged.valid, "seg_query_mask": merged.masks, "class_index": merged.classes,
+        "merged_embeds": merged.embeds, "merged_attention_mask": merged.valid, "seg_query_mask": merged.masks,
+        "class_index": merged.classes,
         "refer_index": merged.sentence, "region_mask_index": merged.regions, "hidden_states": understood.states,
         "seg_query": understood.queries, "class_embeddings": asked.classes, "sentence_embedding": asked.sentence,
         "mask_logits_layers": torch.stack([head.masks for head in heads]),
@@ -158,7 +165,12 @@ def _instances(case: Case, class_logits: Tensor, masks: Tensor, things: Sequence
     found = post.instances(class_logits, post.certainty(masks))
     chosen = torch.tensor([things is None or things[label] for label in found.label.tolist()], dtype=torch.bool)
     columns = ordered(
-        case, ("query_of_instance", "pred_classes"), found.query[chosen], found.label[chosen], found.score[chosen], masks[found.query[chosen]] > 0
+        case,
+        ("query_of_instance", "pred_classes"),
+        found.query[chosen],
+        found.label[chosen],
+        found.score[chosen],
+        masks[found.query[chosen]] > 0,
     )
     return dict(zip(("query_of_instance", "pred_classes", "scores", "pred_masks"), columns, strict=True))
 
@@ -243,7 +255,12 @@ def postprocess(case: Case) -> Results:
         ("instances", torch.ones(len(every.label), dtype=torch.bool)),
     ):
         columns = ordered(
-            case, (f"{name}_query", f"{name}_classes"), every.query[chosen], every.label[chosen], every.score[chosen], masks[every.query[chosen]] > 0
+            case,
+            (f"{name}_query", f"{name}_classes"),
+            every.query[chosen],
+            every.label[chosen],
+            every.score[chosen],
+            masks[every.query[chosen]] > 0,
         )
         results |= {f"{name}_{column}": one for column, one in zip(("query", "classes", "scores", "masks"), columns, strict=True)}
     said = torch.from_numpy(case.tensors["sentence_logits"]).flatten().sigmoid() * sure
