@@ -180,7 +180,7 @@ def _instances(case: Case, class_logits: Tensor, masks: Tensor, things: Sequence
 
 def _panoptic(case: Case, photo: Photo, head: Head, _: Mapping[str, Any]) -> Results:
     masks, logits, things = photo.grow(head.masks[0]), _there(head.classes)[0], case.args["is_thing"]
-    index, segments = post.panoptic(post.kept(logits), masks[post.kept(logits).query], things)
+    index, segments = post.panoptic(post.kept(logits), masks[post.kept(logits).query], things, photo.size)
     scores = post.semantic(logits, masks)
     listed = [{"id": number, "isthing": one.is_thing, "category_id": one.label} for number, one in enumerate(segments, 1)]
     maps = {"panoptic_map": index, "segments_info": listed, "sem_seg": scores, "sem_seg_argmax": scores.argmax(0)}
@@ -249,21 +249,21 @@ def postprocess(case: Case) -> Results:
     masks, logits = (torch.from_numpy(case.tensors[name]) for name in ("mask_logits", "class_logits"))
     things, sure = case.args["is_thing"], post.certainty(masks)
     found = post.kept(logits, case.args["object_mask_threshold"])
-    index, segments = post.panoptic(found, masks[found.query], things, case.args["overlap_threshold"])
+    index, segments = post.panoptic(found, masks[found.query], things, (masks.shape[1], masks.shape[2]), case.args["overlap_threshold"])
     results: dict[str, Any] = {"panoptic_map": index, "kept_queries": found.query.tolist(), "semantic": post.semantic(logits, masks)}
     results["segments_info"] = [{"id": number, "isthing": one.is_thing, "category_id": one.label} for number, one in enumerate(segments, 1)]
     every = post.instances(logits, sure)
-    for name, chosen in (
+    for name, kept in (
         ("panoptic_instances", torch.tensor([things[label] for label in every.label.tolist()])),
         ("instances", torch.ones(len(every.label), dtype=torch.bool)),
     ):
         columns = ordered(
             case,
             (f"{name}_query", f"{name}_classes"),
-            every.query[chosen],
-            every.label[chosen],
-            every.score[chosen],
-            masks[every.query[chosen]] > 0,
+            every.query[kept],
+            every.label[kept],
+            every.score[kept],
+            masks[every.query[kept]] > 0,
         )
         results |= {f"{name}_{column}": one for column, one in zip(("query", "classes", "scores", "masks"), columns, strict=True)}
     said = torch.from_numpy(case.tensors["sentence_logits"]).flatten().sigmoid() * sure
@@ -351,7 +351,9 @@ def _frame(net: Model, photo: Photo, prompt: VideoFrame, batch: PromptBatch) -> 
     }  # fmt: skip
 
 
-def _sample(name: str, number: int, size: Size, image: int, objects: Sequence[int], there: Mapping[int, NDArray[np.bool_]]) -> dict[str, Any]:
+def _sample(
+    name: str, number: int, size: Size, image: int, objects: Sequence[int], there: Mapping[int, NDArray[np.bool_]]
+) -> dict[str, Any]:
     folder = f"2017/trainval/JPEGImages/480p/{name}"
     return {
         "image": f"{folder}/{number:05}.jpg",

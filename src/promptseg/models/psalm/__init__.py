@@ -5,13 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .config import PsalmConfig
+from .cards import CARDS
+from .config import PsalmConfig, PsalmOptions
 from .keys import LAYOUTS
 
 if TYPE_CHECKING:
     from .model import Model
 
-__all__ = ["LAYOUTS", "Model", "PsalmConfig"]
+__all__ = ["CARDS", "LAYOUTS", "Model", "PsalmConfig", "PsalmOptions"]
 
 _HOME = {"Model": ("model", "Model")}
 

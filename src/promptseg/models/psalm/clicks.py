@@ -31,8 +31,8 @@ def regions(prompts: Sequence[Prompt], size: Size, side: int) -> Mask:
     grids = [fit_mask(_drawn(prompt, size), side) for prompt in prompts]
     if empty := [str(place) for place, grid in enumerate(grids) if not grid.any()]:
         raise PromptError(
-            f"Prompt {', '.join(empty)} (counted from 0) marks nothing of this photo of {size[1]} x {size[0]} pixels. Points, scribbles and "
-            "boxes are pixels of the upright photo, (x, y); a mark must not be much smaller than the photo's thousandth part."
+            f"Prompt {', '.join(empty)} (counted from 0) marks nothing of this photo of {size[1]} x {size[0]} pixels. Points, scribbles "
+            "and boxes are pixels of the upright photo, (x, y)."
         )
     return np.stack(grids) if grids else np.zeros((0, side, side), np.bool_)
 
