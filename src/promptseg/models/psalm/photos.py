@@ -6,7 +6,7 @@ Nothing is turned, cut or jittered, in training neither (paper's code). Padding 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import floor, isqrt
+from math import floor
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -20,14 +20,14 @@ from ...images import Photo
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["discs", "fit_mask", "fit_photo", "fitted", "normalised", "polygon_mask", "scaled", "to_input"]
+__all__ = ["fit_mask", "fit_photo", "fitted", "normalised", "polygon_mask", "scaled", "to_input"]
 
 Mask: TypeAlias = NDArray[np.bool_]
 Points: TypeAlias = NDArray[np.float64]  # (K, 2) of (x, y)
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255, of ImageNet
 PADDING: Final = 128
-POINT_RADIUS, SCRIBBLE_RADIUS = 10, 5  # pixels of the photo by which points and scribbles grow into regions
+GROWN: Final = {"point": 10, "scribble": 5}  # pixels of the photo by which prompts `regions.grow` before they are fitted
 
 
 def fitted(size: Size, side: int) -> Size:
@@ -79,17 +79,3 @@ def scaled(polygons: Iterable[Points], size: Size, side: int) -> list[Points]:
 def polygon_mask(polygons: Iterable[Points], size: Size, side: int) -> Mask:
     """The union of an object's polygons on the grid (side, side): scaled first, then filled by COCO's rule, as in training."""
     return fill_coco(scaled(polygons, size, side), (side, side))
-
-
-def discs(mask: Mask, radius: int) -> Mask:
-    """Every pixel of a mask (H, W) grown to the disc of those at most ``radius`` pixels away."""
-    height, width = mask.shape
-    rows, columns = np.nonzero(mask)
-    edges = np.zeros((height, width + 1), dtype=np.int64)
-    for step in range(-radius, radius + 1):
-        reach = isqrt(radius * radius - step * step)
-        inside = (rows + step >= 0) & (rows + step < height)
-        row, column = rows[inside] + step, columns[inside]
-        np.add.at(edges, (row, np.maximum(column - reach, 0)), 1)
-        np.add.at(edges, (row, np.minimum(column + reach + 1, width)), -1)
-    return np.asarray(np.cumsum(edges[:, :width], axis=1) > 0)
