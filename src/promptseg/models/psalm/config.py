@@ -1,0 +1,122 @@
+"""Everything that builds a PSALM network, and how its answers may be asked for. Names in square brackets are the published ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...contracts import Preprocess
+from ...errors import ConfigError
+
+PREPROCESS = Preprocess(
+    size=1024,
+    fit="letterbox",
+    antialias=True,
+    rounded=True,
+    mean=(123.675 / 255, 116.28 / 255, 103.53 / 255),
+    std=(58.395 / 255, 57.12 / 255, 57.375 / 255),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwinConfig:
+    """The image encoder, a Swin transformer of four stages (Swin-B).
+
+    Raises:
+        ConfigError: values that build no network.
+    """
+
+    width: int = 128  # of the first stage; every further one doubles it [embed_dim]
+    depths: tuple[int, ...] = (2, 2, 18, 2)  # blocks per stage
+    heads: tuple[int, ...] = (4, 8, 16, 32)  # [num_heads]
+    window: int = 12  # side of an attention window, in tokens [window_size]
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.3  # share of blocks skipped in training, rising from 0 to this [drop_path_rate]
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "heads"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come out of config.json
+        if len(self.depths) != 4 or len(self.heads) != 4 or min((*self.depths, *self.heads, self.window)) < 1:
+            raise ConfigError(f"Swin has four stages of at least one block and one head each, not {self.depths} and {self.heads}.")
+        if any(width % heads for width, heads in zip(self.widths, self.heads, strict=True)):
+            raise ConfigError(f"The widths {self.widths} of the stages must be multiples of their heads {self.heads}.")
+        if not 0 <= self.drop_path < 1:
+            raise ConfigError(f"drop_path is a share, from 0 to below 1, not {self.drop_path}.")
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """Of the four stages."""
+        return (self.width, 2 * self.width, 4 * self.width, 8 * self.width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageConfig:
+    """The language model, Phi-1.5.
+
+    Raises:
+        ConfigError: values that build no network.
+    """
+
+    vocabulary: int = 50297  # 50295 tokens of Phi, [PAD] and [SEG] [vocab_size]
+    width: int = 2048  # [hidden_size]
+    hidden: int = 8192  # [intermediate_size]
+    layers: int = 24
+    heads: int = 32
+    rotary_share: float = 0.5  # of each head's dimensions that are rotated by position [partial_rotary_factor]
+    rotary_base: float = 10000.0  # [rope_theta]
+    context: int = 2048  # tokens of a prompt before pictures and names are put in; what is longer is cut [model_max_length]
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width % self.heads or self.rotated % 2:
+            raise ConfigError(f"The width {self.width} must be a multiple of {self.heads} heads whose rotated share is even.")
+
+    @property
+    def rotated(self) -> int:
+        """Dimensions of a head that are rotated."""
+        return int(self.width // max(1, self.heads) * self.rotary_share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskConfig:
+    """The mask generator: pixel decoder and transformer decoder of Mask2Former.
+
+    Raises:
+        ConfigError: values that build no network.
+    """
+
+    width: int = 256  # [CONVS_DIM, MASK_DIM, HIDDEN_DIM]
+    queries: int = 100  # mask tokens [NUM_OBJECT_QUERIES]
+    encoder_layers: int = 6  # deformable attention [TRANSFORMER_ENC_LAYERS]
+    encoder_hidden: int = 1024
+    layers: int = 9  # of the decoder [DEC_LAYERS - 1]
+    heads: int = 8  # of the decoder [NHEADS]; the deformable attention has as many [NHEADS]
+    hidden: int = 2048  # [DIM_FEEDFORWARD]
+    points: int = 4  # that a query looks at per head and level
+    groups: int = 32  # of every group norm
+
+    def __post_init__(self) -> None:
+        if min(self.queries, self.encoder_layers, self.layers, self.heads, self.points) < 1:
+            raise ConfigError("queries, layers, heads and points of the mask generator are at least 1.")
+        if self.width % self.heads or self.width % self.groups or self.width % 4:
+            raise ConfigError(f"width ({self.width}) must be a multiple of 4, of heads ({self.heads}) and of groups ({self.groups}).")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PsalmConfig:
+    """The whole network.
+
+    Raises:
+        ConfigError: values that build no network.
+    """
+
+    vision: SwinConfig = field(default_factory=SwinConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    projector: int = 2048  # width of the convolutions between encoder and language model
+    region_points: int = 256  # at which a region is sampled
+    preprocess: Preprocess = PREPROCESS
+
+    def __post_init__(self) -> None:
+        if self.preprocess.size % 64:
+            raise ConfigError(f"The side of PSALM's input is a multiple of 64, not {self.preprocess.size}.")
+        if self.region_points < 1:
+            raise ConfigError("region_points is at least 1.")
