@@ -162,11 +162,15 @@ def criterion(case: Case) -> Results:
 def loss_config(args: Any) -> LossConfig:
     """The settings of a case."""
     cost, weights = args["matcher_weights"], args["loss_weights"]
+    points = Costs(classes=cost["class"], mask=cost["mask"], dice=cost["dice"], points=args["num_points"])
     return LossConfig(
-        mask=weights["loss_mask"], dice=weights["loss_dice"], condition=weights["loss_class_name_class"], oversample=args["oversample_ratio"],
+        mask=weights["loss_mask"],
+        dice=weights["loss_dice"],
+        condition=weights["loss_class_name_class"],
+        oversample=args["oversample_ratio"],
         uncertain=args["importance_sample_ratio"],
-        costs=Costs(classes=cost["class"], mask=cost["mask"], dice=cost["dice"], points=args["num_points"]),
-    )  # fmt: skip
+        costs=points,
+    )
 
 
 def judged(case: Case, heads: Sequence[Head], targets: Sequence[Targets], config: LossConfig) -> tuple[dict[str, Any], Tensor]:

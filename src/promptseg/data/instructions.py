@@ -31,8 +31,8 @@ def instances(table: Table) -> list[Entry]:
     order = {category["id"]: place for place, category in enumerate(table["categories"])}
     names = {category["id"]: category["name"] for category in table["categories"]}
     entries = []
-    for image, annotations in _by_image(table):
-        found = sorted(annotations, key=lambda annotation: order[annotation["category_id"]])
+    for image, objects in _by_image(table):
+        found = sorted(objects, key=lambda annotation: order[annotation["category_id"]])
         classes = [annotation["category_id"] for annotation in found]
         named = {"mask_classes": [names[one] for one in classes], "mask_classes_id": [[one] for one in classes]}
         entries.append({**_entry(image, image["file_name"]), "instruction": ASKED, "anns": found, **named})
@@ -41,13 +41,13 @@ def instances(table: Table) -> list[Entry]:
 
 def referring(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> list[Entry]:
     """RefCOCO, RefCOCO+ and RefCOCOg: one entry per object that is referred to, with all its sentences."""
-    images, annotations = _lookups(table)
+    images, objects = _lookups(table)
     chosen = (ref for ref in refs if ref["split"] == split)
     return _numbered(
         {
             **_entry(images[ref["image_id"]], images[ref["image_id"]]["file_name"]),
             "instruction": ref["sentences"],
-            "anns": [annotations[ref["ann_id"]]],
+            "anns": [objects[ref["ann_id"]]],
         }
         for ref in chosen
     )
@@ -55,12 +55,12 @@ def referring(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> li
 
 def generalised(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> list[Entry]:
     """gRefCOCO: one entry per expression, which may mean no object, one, or several."""
-    images, annotations = _lookups(table)
+    images, objects = _lookups(table)
     return _numbered(
         {
             **_entry(images[ref["image_id"]], ref["file_name"]),
             "instruction": [sentence],
-            "anns": [annotations[number] for number in ref["ann_id"]] if list(ref["ann_id"]) != NO_TARGET else [],
+            "anns": [objects[number] for number in ref["ann_id"]] if list(ref["ann_id"]) != NO_TARGET else [],
         }
         for ref in refs
         if ref["split"] == split
@@ -74,8 +74,8 @@ def interactive(table: Table, random: Random) -> list[Entry]:
     Published files draw train, then val from one ``random``.
     """
     entries = []
-    for image, annotations in _by_image(table):
-        if annotations:
+    for image, objects in _by_image(table):
+        if objects:
             size = image["height"], image["width"]
             prompted = [
                 {**annotation, **_prompts(segmentation_mask(annotation["segmentation"], size), random)} for annotation in annotations
@@ -86,10 +86,8 @@ def interactive(table: Table, random: Random) -> list[Entry]:
 
 def lvis(table: Table) -> list[Entry]:
     """LVIS: photos with objects only, named by the folder and file of their address. The published script lets val overwrite train."""
-    kept = ((image, annotations) for image, annotations in _by_image(table) if annotations)
-    return _numbered(
-        {**_entry(image, "/".join(PurePosixPath(image["coco_url"]).parts[-2:])), "anns": annotations} for image, annotations in kept
-    )
+    kept = ((image, objects) for image, objects in _by_image(table) if objects)
+    return _numbered({**_entry(image, "/".join(PurePosixPath(image["coco_url"]).parts[-2:])), "anns": objects} for image, objects in kept)
 
 
 def _prompts(mask: Mask, random: Random) -> Entry:

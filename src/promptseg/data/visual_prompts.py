@@ -1,7 +1,7 @@
 """Prompts that a person might have given for an object, made from its mask: a point, a rough mask, a box, a scribble (COCO-Interactive).
 
-Chance comes from Python's generator, in the order of the published code, so that its files can be made again: for every connected part of the
-object first the points, then the boxes, then the scribbles.
+Chance comes from Python's generator, in the order of the published code, so that its files can be made again: for the connected parts of an
+object first all points, then all boxes, then all scribbles.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What PSALM is trained to do: masks at uncertain points, and one score per query for the condition that was asked (paper, section 3.3).
 
-Every round of predictions is matched and judged on its own, the last one first. The random points come from torch's global generator, in the
+Every round of predictions is matched and judged on its own, the last one first. Random points come from torch's global generator, in the
 published order: for each image of the batch those of the matching, then those of all matched masks together.
 """
 
