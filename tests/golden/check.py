@@ -28,6 +28,7 @@ import runners_groupvit_training
 import runners_metrics
 import runners_psalm
 import runners_psalm_parts
+import runners_psalm_tasks
 import torch
 from cases import Case, Check, NotYetError, Results
 
@@ -47,6 +48,7 @@ RUNNERS: dict[str, Runner] = {
     **runners_metrics.RUNNERS,
     **runners_psalm.RUNNERS,
     **runners_psalm_parts.RUNNERS,
+    **runners_psalm_tasks.RUNNERS,
 }
 READ_ONLY = ("inventory", "table")  # kinds to look things up in
 

@@ -56,6 +56,11 @@ def language(theirs: str, ours: str) -> tuple[Rule, ...]:
     )
 
 
+def head(theirs: str, ours: str) -> Rename:
+    """From the language model's states to the next token."""
+    return Rename(f"{theirs}.weight", f"{ours}.weight")
+
+
 def deformable(theirs: str, ours: str) -> tuple[Rule, ...]:
     """One deformable attention."""
     names = {"sampling_offsets": "offsets", "attention_weights": "weights", "value_proj": "value", "output_proj": "out"}
@@ -111,7 +116,7 @@ def predictor(theirs: str, ours: str) -> tuple[Rule, ...]:
 OFFICIAL: tuple[Rule, ...] = (
     Rename("seg_query", "mask_tokens"),
     *language("model.", "language."),
-    Rename("lm_head.weight", "language.head.weight"),
+    head("lm_head", "language.head"),
     *swin("model.vision_tower.", "vision."),
     *projector("model.mm_projector.", "projector."),
     *pixel_decoder("pixel_decoder.", "pixel_decoder."),
