@@ -22,10 +22,9 @@ from promptseg.data.visual_prompts import visual_prompts
 from promptseg.models.psalm.losses import LossConfig, Targets, judge
 from promptseg.models.psalm.matching import Costs
 from promptseg.models.psalm.mixing import Mix, warmed_up
-from promptseg.models.psalm.photos import fit_mask, fit_photo, fitted, normalised, polygon_mask, scaled
+from promptseg.models.psalm.photos import discs, fit_mask, fit_photo, fitted, normalised, polygon_mask, scaled
 from promptseg.models.psalm.predictor import Head
 from promptseg.models.psalm.tokens import Tokenizer, image_first
-from promptseg.regions import grow
 
 LOSSES = {"classes": "class_name_class", "sentence": "SEG_class", "regions": "region_class"}  # the cases' names of ours
 MERGES_MD5 = "75a37753dd7a28a2c5df80c28bf06e4e"
@@ -79,7 +78,7 @@ def preprocess(case: Case) -> Results:
             f"normalised_{number}": normalised(square, args["mean"], args["std"]),
             f"gt_masks_{number}": np.stack([polygon_mask(parts, size, side) for parts in objects]),
             f"gt_boxes_{number}": np.stack([np.concatenate([corner.min(0), corner.max(0)]) for corner in corners]),
-            f"point_prompt_{number}": np.stack([fit_mask(grow(point, args["point_radius"]), side) for point in points]),
+            f"point_prompt_{number}": np.stack([fit_mask(discs(point, args["point_radius"]), side) for point in points]),
             f"nearest_mask_{number}": fit_mask(fill_coco(objects[0], size), side),
             f"valid_hw_{number}": [height, width],
             f"crc32_uint8_chw_{number}": crc32(np.ascontiguousarray(square.transpose(2, 0, 1)).tobytes()),
@@ -91,7 +90,7 @@ def preprocess(case: Case) -> Results:
 def enhance(case: Case) -> Results:
     mask = np.zeros(case.args["hw"], dtype=np.bool_)
     mask[tuple(np.transpose(case.args["points_yx"]))] = True
-    return {f"radius_{radius}": grow(mask, radius) for radius in case.args["radii"]}
+    return {f"radius_{radius}": discs(mask, radius) for radius in case.args["radii"]}
 
 
 def prompts_of_masks(case: Case) -> Results:

@@ -102,7 +102,11 @@ def segment(case: Case) -> Results:
 def texts(args: Mapping[str, Any]) -> Results:
     """What the prompt says."""
     regions = len(args["annotations"] or ()) if args["task"] == "region" else 0
-    said = {"prompt": prompt_text(args["task"] if args["task"] != "semantic" else "panoptic", classes=len(args["classes"] or ()), regions=regions)}
+    said = {
+        "prompt": prompt_text(
+            args["task"] if args["task"] != "semantic" else "panoptic", classes=len(args["classes"] or ()), regions=regions
+        )
+    }
     return said | ({"sentence_text": sentence_text(args["sentences"])} if args["sentences"] else {})
 
 
@@ -158,7 +162,12 @@ def _instances(case: Case, class_logits: Tensor, masks: Tensor, things: Sequence
     found = post.instances(class_logits, post.certainty(masks))
     chosen = torch.tensor([things is None or things[label] for label in found.label.tolist()], dtype=torch.bool)
     columns = ordered(
-        case, ("query_of_instance", "pred_classes"), found.query[chosen], found.label[chosen], found.score[chosen], masks[found.query[chosen]] > 0
+        case,
+        ("query_of_instance", "pred_classes"),
+        found.query[chosen],
+        found.label[chosen],
+        found.score[chosen],
+        masks[found.query[chosen]] > 0,
     )
     return dict(zip(("query_of_instance", "pred_classes", "scores", "pred_masks"), columns, strict=True))
 
@@ -243,7 +252,12 @@ def postprocess(case: Case) -> Results:
         ("instances", torch.ones(len(every.label), dtype=torch.bool)),
     ):
         columns = ordered(
-            case, (f"{name}_query", f"{name}_classes"), every.query[chosen], every.label[chosen], every.score[chosen], masks[every.query[chosen]] > 0
+            case,
+            (f"{name}_query", f"{name}_classes"),
+            every.query[chosen],
+            every.label[chosen],
+            every.score[chosen],
+            masks[every.query[chosen]] > 0,
         )
         results |= {f"{name}_{column}": one for column, one in zip(("query", "classes", "scores", "masks"), columns, strict=True)}
     said = torch.from_numpy(case.tensors["sentence_logits"]).flatten().sigmoid() * sure

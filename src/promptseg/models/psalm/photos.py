@@ -16,18 +16,19 @@ from PIL import Image
 from ...contracts import Size
 from ...data.filling import fill_coco
 from ...images import Photo
+from ...regions import grow
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["fit_mask", "fit_photo", "fitted", "normalised", "polygon_mask", "scaled", "to_input"]
+__all__ = ["discs", "fit_mask", "fit_photo", "fitted", "normalised", "polygon_mask", "scaled", "to_input"]
 
 Mask: TypeAlias = NDArray[np.bool_]
 Points: TypeAlias = NDArray[np.float64]  # (K, 2) of (x, y)
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255, of ImageNet
 PADDING: Final = 128
-GROWN: Final = {"point": 10, "scribble": 5}  # pixels of the photo by which prompts `regions.grow` before they are fitted
+POINT_RADIUS, SCRIBBLE_RADIUS = 10, 5  # pixels of the photo by which points and scribbles grow into regions
 
 
 def fitted(size: Size, side: int) -> Size:
@@ -79,3 +80,8 @@ def scaled(polygons: Iterable[Points], size: Size, side: int) -> list[Points]:
 def polygon_mask(polygons: Iterable[Points], size: Size, side: int) -> Mask:
     """The union of an object's polygons on the grid (side, side): scaled first, then filled by COCO's rule, as in training."""
     return fill_coco(scaled(polygons, size, side), (side, side))
+
+
+def discs(mask: Mask, radius: int) -> Mask:
+    """Every pixel of a mask (H, W) grown to the disc of those at most ``radius`` pixels away."""
+    return grow(mask, radius)
