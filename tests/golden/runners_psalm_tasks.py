@@ -95,8 +95,10 @@ def segment(case: Case) -> Results:
     batch = batch_of(case)
     understood = net.understand(batch, tokens, regions)
     heads = net.predict(seen, understood, every=True)
-    results |= traced(understood, heads) | texts(args)
-    return results | FINISH[args["task"]](case, photo, heads[-1], results)
+    results |= traced(understood, heads)
+    results |= texts(args)
+    results |= FINISH[args["task"]](case, photo, heads[-1], results)
+    return results
 
 
 def texts(args: Mapping[str, Any]) -> Results:
@@ -114,7 +116,8 @@ def traced(understood: Understood, heads: Sequence[Head]) -> dict[str, Any]:
     """What happened inside."""
     merged, asked = understood.merged, understood.conditions
     results: dict[str, Any] = {
-        "merged_embeds": merged.embeds, "merged_attention_mask": merged.valid, "seg_query_mask": merged.masks, "class_index": merged.classes,
+        "merged_embeds": merged.embeds, "merged_attention_mask": merged.valid, "seg_query_mask": merged.masks,
+        "class_index": merged.classes,
         "refer_index": merged.sentence, "region_mask_index": merged.regions, "hidden_states": understood.states,
         "seg_query": understood.queries, "class_embeddings": asked.classes, "sentence_embedding": asked.sentence,
         "mask_logits_layers": torch.stack([head.masks for head in heads]),

@@ -89,7 +89,8 @@ def _row(
             assert batch.sentence_ids is not None
             put = embed(batch.sentence_ids[row].to(ids.device))
         else:
-            assert kind == REGION and regions is not None
+            assert kind == REGION
+            assert regions is not None
             put = regions[marked : marked + 1]
             marked += 1
         embeds.append(put)

@@ -49,7 +49,8 @@ class Attention(nn.Module):
         if before is not None:
             k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.out(attended.transpose(1, 2).flatten(2)), (k, v)
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return out, (k, v)
 
     def weights(self, x: Tensor, turns: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """Attention weights (B, heads, L, L) of x, without a prefix."""
@@ -157,7 +158,7 @@ def rotation(start: int, length: int, config: LanguageConfig, like: Tensor) -> t
 def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     """The first dimensions of every head (B, heads, L, D) turned by position; pairs are (i, i + rotated / 2)."""
     cosine, sine = turns
-    turned, rest = x.split([cosine.shape[-1], x.shape[-1] - cosine.shape[-1]], -1)
+    turned, rest = torch.split(x, [cosine.shape[-1], x.shape[-1] - cosine.shape[-1]], -1)
     first, second = turned.chunk(2, -1)
     turned = turned * cosine + torch.cat([-second, first], -1) * sine
     return torch.cat([turned, rest], -1)

@@ -78,7 +78,7 @@ def sample(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, 
     count, points = locations.shape[1], locations.shape[4]
     grids = (2 * locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # (B * heads, levels, N, points, 2)
     samples = []
-    for level, (part, (height, width)) in enumerate(zip(value.split([h * w for h, w in shapes], 1), shapes, strict=True)):
+    for level, (part, (height, width)) in enumerate(zip(torch.split(value, [h * w for h, w in shapes], 1), shapes, strict=True)):
         maps = part.permute(0, 2, 3, 1).reshape(batch * heads, depth, height, width)
         samples.append(F.grid_sample(maps, grids[:, level], mode="bilinear", padding_mode="zeros", align_corners=False))
     shares = weights.transpose(1, 2).reshape(batch * heads, 1, count, len(shapes) * points)
@@ -126,7 +126,7 @@ class PixelDecoder(nn.Module):
         places = torch.cat([_centres(shape, x) for shape in shapes])
         for layer in self.layers:
             x = layer(x, positions, places, shapes)
-        parts = x.split([height * width for height, width in shapes], 1)
+        parts = torch.split(x, [height * width for height, width in shapes], 1)
         coarse, middle, fine = (torch.unflatten(part.transpose(1, 2), -1, shape) for part, shape in zip(parts, shapes, strict=True))
         lateral = F.relu(self.lateral(maps[0]))
         x = lateral + F.interpolate(fine, lateral.shape[-2:], mode="bilinear", align_corners=False)

@@ -64,7 +64,7 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """queries (B, N, C), keys and values (B, M, C); mask (B, 1, N, M) bool, True where a query may look -> (B, N, C)."""
         parts = zip((queries, keys, values), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
-        q, k, v = (F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x, weight, bias in parts)
+        q, k, v = (torch.unflatten(F.linear(x, weight, bias), -1, (self.heads, -1)).transpose(1, 2) for x, weight, bias in parts)
         result: Tensor = self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
         return result
 
