@@ -29,6 +29,7 @@ import runners_metrics
 import runners_psalm
 import runners_psalm_parts
 import runners_psalm_tasks
+import runners_psalm_training
 import torch
 from cases import Case, Check, NotYetError, Results
 
@@ -48,6 +49,7 @@ RUNNERS: dict[str, Runner] = {
     **runners_metrics.RUNNERS,
     **runners_psalm.RUNNERS,
     **runners_psalm_parts.RUNNERS,
+    **runners_psalm_training.RUNNERS,
     **runners_psalm_tasks.RUNNERS,
 }
 READ_ONLY = ("inventory", "table")  # kinds to look things up in

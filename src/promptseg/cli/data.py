@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,7 +16,9 @@ __all__ = ["app"]
 WRONG = 1  # exit code of a data set with mistakes
 CLASSES_SHOWN = 30
 
-app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, and check one on disk.")
+app = typer.Typer(
+    rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, check one on disk, prepare one."
+)
 
 
 @app.command("list")
@@ -88,6 +90,37 @@ def check(
         typer.echo(f"{file} shows some of the photos with their masks.")
     if not report.ok:
         raise typer.Exit(WRONG)
+
+
+PREPARE_EPILOG = """[bold]Example[/bold]
+
+    promptseg data prepare interactive annotations/instances_train2017.json annotations/instances_val2017.json --output coco"""
+
+
+@app.command(epilog=PREPARE_EPILOG)
+def prepare(
+    what: Annotated[Literal["interactive"], typer.Argument(metavar="WHAT", help="interactive: COCO-Interactive, as PSALM is trained on.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Instances in COCO's format; as published train, then val.")],
+    output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+    seed: Annotated[int, typer.Option(help="The same seed and files, in the same order, draw the same prompts.")] = 0,
+) -> None:
+    """Draw a point, a scribble, a box and a rough mask for every object, once for all time, and write OUTPUT/FILE_interactive.json."""
+    import json
+    from random import Random
+
+    from ..data.instructions import interactive
+    from ..data.samples import read_json
+    from ..errors import ExportError
+
+    random = Random(seed)
+    for file in files:
+        entries = interactive(read_json(file), random)
+        target = output / f"{file.stem}_interactive.json"
+        if target.exists():
+            raise ExportError(f"{target} is there already, and its prompts are drawn once for all time; choose another --output.")
+        output.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(entries), encoding="utf-8")
+        typer.echo(f"{target}: {sum(len(entry['anns']) for entry in entries)} objects in {len(entries)} photos")
 
 
 def _print(report: Report) -> None:

@@ -6,7 +6,7 @@ Nothing is turned, cut or jittered, in training neither (paper's code). Padding 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import floor, isqrt
+from math import floor
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from ...contracts import Size
 from ...data.filling import fill_coco
 from ...images import Photo
+from ...regions import grow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,13 +84,4 @@ def polygon_mask(polygons: Iterable[Points], size: Size, side: int) -> Mask:
 
 def discs(mask: Mask, radius: int) -> Mask:
     """Every pixel of a mask (H, W) grown to the disc of those at most ``radius`` pixels away."""
-    height, width = mask.shape
-    rows, columns = np.nonzero(mask)
-    edges = np.zeros((height, width + 1), dtype=np.int64)
-    for step in range(-radius, radius + 1):
-        reach = isqrt(radius * radius - step * step)
-        inside = (rows + step >= 0) & (rows + step < height)
-        row, column = rows[inside] + step, columns[inside]
-        np.add.at(edges, (row, np.maximum(column - reach, 0)), 1)
-        np.add.at(edges, (row, np.minimum(column + reach + 1, width)), -1)
-    return np.asarray(np.cumsum(edges[:, :width], axis=1) > 0)
+    return grow(mask, radius)
