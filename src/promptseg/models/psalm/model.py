@@ -274,6 +274,11 @@ class Model(Network):
         """Its 53 kinds of stuff."""
         return names("coco-panoptic133")[THINGS:]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Both."""
+        return names("coco-panoptic133")
+
     # --- videos -------------------------------------------------------------------------------------------------------------------------
 
     def to_memory(self, image: PsalmImage, masks: Array) -> Memory:
