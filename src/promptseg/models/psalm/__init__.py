@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from .config import PsalmConfig
 from .keys import LAYOUTS
+from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .model import Model
+    from .run import PsalmRun as Run
 
-__all__ = ["LAYOUTS", "Model", "PsalmConfig"]
+__all__ = ["LAYOUTS", "RECIPES", "Model", "PsalmConfig", "Run"]
 
-_HOME = {"Model": ("model", "Model")}
+_HOME = {"Model": ("model", "Model"), "Run": ("run", "PsalmRun")}
 
 
 def __getattr__(name: str) -> Any:

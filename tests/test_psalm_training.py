@@ -1,0 +1,159 @@
+"""PSALM's runs: the table of recipes, the examples, and a run over all four kinds of questions in miniature."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import small_psalm
+from promptseg.errors import ConfigError, DataError
+from promptseg.models.psalm.model import Model
+from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
+from promptseg.models.psalm.run import PsalmRun, load_projector
+from promptseg.training.groups import arrange
+
+KINDS = {"psalm/ablation-panoptic-only": ("panoptic",), "psalm/ablation-referring-only": ("referring",)}
+KINDS |= {"psalm/ablation-interactive-only": ("interactive",), "psalm/stage1": ("conversation",)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_psalm.photos(tmp_path_factory.mktemp("psalm"))
+
+
+def quiet(recipe: object) -> PsalmRun:
+    return PsalmRun(recipe, lambda _: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_say_what_the_paper_says(name: str) -> None:
+    made = RECIPES[name]()
+    assert (made.name, made.card, made.output, made.weight_decay, made.ema) == (name, "psalm", f"runs/{name}", 0, None)
+    if name == "psalm/stage1":
+        assert (made.steps, made.batch_size, made.lr) == (4361, 128, 2e-3)
+    else:
+        assert (made.steps, made.batch_size, made.lr, made.clip) == (56_000, 64, 6e-5, None)
+        assert made.schedule.rate(6e-5, 1680, made.steps) == pytest.approx(6e-5)
+        assert made.schedule.rate(6e-5, 28_000, made.steps) == pytest.approx(3.1456866663433454e-05)
+    kinds = KINDS.get(name, ("panoptic", "referring", "interactive", "conversation"))
+    assert tuple(source.kind for source in made.options.sources) == kinds
+    assert made.options.every % (made.batch_size // made.accumulate) == 0
+    assert made.options.config.masks.queries == (1 if name == "psalm/ablation-one-proposal" else 100)
+
+
+@pytest.mark.parametrize(("name", "learning"), [("psalm/stage1", "projector"), ("psalm/stage2", "")])
+def test_what_learns(name: str, learning: str) -> None:
+    """In alignment the projector, in joint training all but the image encoder."""
+    with torch.device("meta"):
+        model = Model(small_psalm.SMALL)
+    names = {name for group in arrange(model, RECIPES[name]()) for name in group.names}
+    wanted = {name for name, _ in model.named_parameters() if name.startswith(learning) and not name.startswith("vision.")}
+    assert names == wanted
+
+
+def test_examples_come_in_turns_and_the_same_again(root: Path, tmp_path: Path) -> None:
+    run = quiet(small_psalm.recipe(root, tmp_path))
+    assert [run.describe(number).partition(":")[0] for number in range(9)] == [
+        "panoptic", "panoptic", "referring", "referring", "interactive", "interactive", "conversation", "conversation", "panoptic",
+    ]  # fmt: skip
+    for number in range(8):
+        one, again = run.example(number), run.example(number)
+        assert one.prompt == again.prompt
+        assert torch.equal(one.pixels, again.pixels)
+    panoptic, referring, interactive, talk = (run.example(number) for number in (0, 2, 4, 6))
+    assert panoptic.targets is not None
+    assert panoptic.targets.labels.tolist() == [0, 1]
+    assert panoptic.places is not None
+    assert sorted(panoptic.places.tolist()) == [0, 1, 2]
+    assert referring.targets is not None
+    assert referring.targets.masks.shape == (1, 64, 64)
+    assert referring.targets.masks.sum() == pytest.approx(300 * 1.6**2, rel=0.1)
+    assert interactive.regions is not None
+    assert interactive.targets is not None
+    assert len(interactive.regions) == len(interactive.targets.masks)
+    assert (talk.targets, talk.regions) == (None, None)
+    assert len(run.sources[3]) == 1  # what has no photo, or one that is gone, is left out
+
+
+def test_a_batch_is_of_one_kind(root: Path, tmp_path: Path) -> None:
+    run = quiet(small_psalm.recipe(root, tmp_path))
+    with pytest.raises(ConfigError, match="next source's turn"):
+        run.collate([run.example(1), run.example(2)])
+
+
+def test_killed_and_resumed_it_ends_as_one_that_ran_through(root: Path, tmp_path: Path) -> None:
+    recipe, named = small_psalm.recipe(root, tmp_path / "whole"), set[str]()
+    before = {name: tensor.clone() for name, tensor in quiet(recipe).model.state_dict().items()}
+    whole = small_psalm.train(recipe, report=lambda _, figures: named.update(figures))
+    assert {"mask", "dice", "classes", "sentence", "regions", "language"} <= named
+    program = [sys.executable, small_psalm.__file__, str(root), str(tmp_path / "cut"), "5"]
+    assert subprocess.run(program, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    resumed = small_psalm.train(small_psalm.recipe(root, tmp_path / "cut"), resume=True)
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    after = load_file(whole / "model.safetensors")
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert not [name for name in changed if name.startswith("vision.")]
+    assert {"mask_tokens", "to_region.weight", "language.head.weight", "predictor.of_sentence.layers.0.weight"} <= changed
+
+
+def test_alignment_teaches_the_projector_alone(root: Path, tmp_path: Path) -> None:
+    talk = {"sources": small_psalm.SOURCES[3:]}
+    recipe = small_psalm.recipe(root, tmp_path, name="psalm/stage1", options=talk, steps=2)
+    before = {name: tensor.clone() for name, tensor in quiet(recipe).model.state_dict().items()}
+    after = load_file(small_psalm.train(recipe) / "model.safetensors")
+    assert {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])} == {"projector"}
+    joint = small_psalm.recipe(root, tmp_path / "two", options={"projector": str(tmp_path / "model.safetensors")})
+    assert torch.equal(quiet(joint).model.projector.conv1.weight, after["projector.conv1.weight"])
+
+
+def test_published_projectors_have_no_statistics() -> None:
+    model = Model(small_psalm.SMALL)
+    block = "model.mm_projector.layer1.0."
+    ours = {"conv1": "conv1", "conv2": "conv2", "downsample.0": "shortcut"}
+    theirs = {f"{block}{their}.weight": model.projector.get_submodule(our).weight + 1 for their, our in ours.items()}
+    for their, our in {"bn1": "norm1", "bn2": "norm2", "downsample.1": "shortcut_norm"}.items():
+        norm = model.projector.get_submodule(our)
+        theirs |= {f"{block}{their}.weight": norm.weight + 1, f"{block}{their}.bias": norm.bias + 1}
+    theirs |= {f"model.mm_projector.fc.{kind}": getattr(model.projector.out, kind) + 1 for kind in ("weight", "bias")}
+    load_projector(model, {name: tensor.detach().clone() for name, tensor in theirs.items()})
+    assert torch.equal(model.projector.out.bias, theirs["model.mm_projector.fc.bias"])
+    assert model.projector.norm1.running_mean.abs().max() == 0
+
+
+def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path: Path) -> None:
+    """With half precision and activations computed again, as on small machines."""
+    less = {"sources": small_psalm.SOURCES[:1], "lora": 2}
+    recipe = replace(small_psalm.recipe(root, tmp_path, name="psalm/stage2-lora", options=less, steps=2, precision="bfloat16"))
+    recipe = replace(recipe, checkpointing=("language.blocks.*",))
+    run = quiet(recipe)
+    learning = {name for name, parameter in run.model.named_parameters() if parameter.requires_grad and name.startswith("language.")}
+    assert learning
+    assert all("lora_" in name for name in learning)
+    after = load_file(small_psalm.train(recipe) / "model.safetensors")
+    assert after.keys() == Model(small_psalm.SMALL).state_dict().keys()
+
+
+def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:
+    fine = small_psalm.recipe(root, tmp_path)
+    small = replace(small_psalm.SMALL, language=replace(small_psalm.SMALL.language, vocabulary=100))
+    with pytest.raises(ConfigError, match="297 ids and the language model 100"):
+        quiet(replace(fine, options=replace(fine.options, config=small)))
+    gone = Source(kind="referring", path=("nothing.json",))
+    with pytest.raises(DataError, match=r"nothing\.json"):
+        quiet(replace(fine, options=replace(fine.options, sources=(gone,))))
+    with pytest.raises(DataError, match="no list of entries"):
+        quiet(replace(fine, options=replace(fine.options, sources=(Source(kind="referring", path=("talk.json",)),))))
+    with pytest.raises(ConfigError, match="kind of a source"):
+        Source(kind="video", path=("x",))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least one source"):
+        PsalmTraining(sources=())
+    with pytest.raises(ConfigError, match="rank"):
+        PsalmTraining(sources=(gone,), lora=0)
