@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import small_psalm
+import small_psalm_training
 from promptseg.errors import ConfigError, DataError
 from promptseg.models.psalm.model import Model
 from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
@@ -25,7 +25,7 @@ KINDS |= {"psalm/ablation-interactive-only": ("interactive",), "psalm/stage1": (
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_psalm.photos(tmp_path_factory.mktemp("psalm"))
+    return small_psalm_training.photos(tmp_path_factory.mktemp("psalm"))
 
 
 def quiet(recipe: object) -> PsalmRun:
@@ -52,14 +52,14 @@ def test_recipes_say_what_the_paper_says(name: str) -> None:
 def test_what_learns(name: str, learning: str) -> None:
     """In alignment the projector, in joint training all but the image encoder."""
     with torch.device("meta"):
-        model = Model(small_psalm.SMALL)
+        model = Model(small_psalm_training.SMALL)
     names = {name for group in arrange(model, RECIPES[name]()) for name in group.names}
     wanted = {name for name, _ in model.named_parameters() if name.startswith(learning) and not name.startswith("vision.")}
     assert names == wanted
 
 
 def test_examples_come_in_turns_and_the_same_again(root: Path, tmp_path: Path) -> None:
-    run = quiet(small_psalm.recipe(root, tmp_path))
+    run = quiet(small_psalm_training.recipe(root, tmp_path))
     assert [run.describe(number).partition(":")[0] for number in range(9)] == [
         "panoptic", "panoptic", "referring", "referring", "interactive", "interactive", "conversation", "conversation", "panoptic",
     ]  # fmt: skip
@@ -83,20 +83,20 @@ def test_examples_come_in_turns_and_the_same_again(root: Path, tmp_path: Path) -
 
 
 def test_a_batch_is_of_one_kind(root: Path, tmp_path: Path) -> None:
-    run = quiet(small_psalm.recipe(root, tmp_path))
+    run = quiet(small_psalm_training.recipe(root, tmp_path))
     with pytest.raises(ConfigError, match="next source's turn"):
         run.collate([run.example(1), run.example(2)])
 
 
 def test_killed_and_resumed_it_ends_as_one_that_ran_through(root: Path, tmp_path: Path) -> None:
-    recipe, named = small_psalm.recipe(root, tmp_path / "whole"), set[str]()
+    recipe, named = small_psalm_training.recipe(root, tmp_path / "whole"), set[str]()
     before = {name: tensor.clone() for name, tensor in quiet(recipe).model.state_dict().items()}
-    whole = small_psalm.train(recipe, report=lambda _, figures: named.update(figures))
+    whole = small_psalm_training.train(recipe, report=lambda _, figures: named.update(figures))
     assert {"mask", "dice", "classes", "sentence", "regions", "language"} <= named
-    program = [sys.executable, small_psalm.__file__, str(root), str(tmp_path / "cut"), "5"]
+    program = [sys.executable, small_psalm_training.__file__, str(root), str(tmp_path / "cut"), "5"]
     assert subprocess.run(program, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "model.safetensors").exists()
-    resumed = small_psalm.train(small_psalm.recipe(root, tmp_path / "cut"), resume=True)
+    resumed = small_psalm_training.train(small_psalm_training.recipe(root, tmp_path / "cut"), resume=True)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     after = load_file(whole / "model.safetensors")
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -105,17 +105,17 @@ def test_killed_and_resumed_it_ends_as_one_that_ran_through(root: Path, tmp_path
 
 
 def test_alignment_teaches_the_projector_alone(root: Path, tmp_path: Path) -> None:
-    talk = {"sources": small_psalm.SOURCES[3:]}
-    recipe = small_psalm.recipe(root, tmp_path, name="psalm/stage1", options=talk, steps=2)
+    talk = {"sources": small_psalm_training.SOURCES[3:]}
+    recipe = small_psalm_training.recipe(root, tmp_path, name="psalm/stage1", options=talk, steps=2)
     before = {name: tensor.clone() for name, tensor in quiet(recipe).model.state_dict().items()}
-    after = load_file(small_psalm.train(recipe) / "model.safetensors")
+    after = load_file(small_psalm_training.train(recipe) / "model.safetensors")
     assert {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])} == {"projector"}
-    joint = small_psalm.recipe(root, tmp_path / "two", options={"projector": str(tmp_path / "model.safetensors")})
+    joint = small_psalm_training.recipe(root, tmp_path / "two", options={"projector": str(tmp_path / "model.safetensors")})
     assert torch.equal(quiet(joint).model.projector.conv1.weight, after["projector.conv1.weight"])
 
 
 def test_published_projectors_have_no_statistics() -> None:
-    model = Model(small_psalm.SMALL)
+    model = Model(small_psalm_training.SMALL)
     block = "model.mm_projector.layer1.0."
     ours = {"conv1": "conv1", "conv2": "conv2", "downsample.0": "shortcut"}
     theirs = {f"{block}{their}.weight": model.projector.get_submodule(our).weight + 1 for their, our in ours.items()}
@@ -130,20 +130,20 @@ def test_published_projectors_have_no_statistics() -> None:
 
 def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path: Path) -> None:
     """With half precision and activations computed again, as on small machines."""
-    less = {"sources": small_psalm.SOURCES[:1], "lora": 2}
-    recipe = replace(small_psalm.recipe(root, tmp_path, name="psalm/stage2-lora", options=less, steps=2, precision="bfloat16"))
+    less = {"sources": small_psalm_training.SOURCES[:1], "lora": 2}
+    recipe = replace(small_psalm_training.recipe(root, tmp_path, name="psalm/stage2-lora", options=less, steps=2, precision="bfloat16"))
     recipe = replace(recipe, checkpointing=("language.blocks.*",))
     run = quiet(recipe)
     learning = {name for name, parameter in run.model.named_parameters() if parameter.requires_grad and name.startswith("language.")}
     assert learning
     assert all("lora_" in name for name in learning)
-    after = load_file(small_psalm.train(recipe) / "model.safetensors")
-    assert after.keys() == Model(small_psalm.SMALL).state_dict().keys()
+    after = load_file(small_psalm_training.train(recipe) / "model.safetensors")
+    assert after.keys() == Model(small_psalm_training.SMALL).state_dict().keys()
 
 
 def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:
-    fine = small_psalm.recipe(root, tmp_path)
-    small = replace(small_psalm.SMALL, language=replace(small_psalm.SMALL.language, vocabulary=100))
+    fine = small_psalm_training.recipe(root, tmp_path)
+    small = replace(small_psalm_training.SMALL, language=replace(small_psalm_training.SMALL.language, vocabulary=100))
     with pytest.raises(ConfigError, match="297 ids and the language model 100"):
         quiet(replace(fine, options=replace(fine.options, config=small)))
     gone = Source(kind="referring", path=("nothing.json",))

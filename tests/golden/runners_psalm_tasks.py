@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from runners_psalm import config_of, filled, language_of, normal
 from torch import Tensor
 
+from promptseg.data.filling import fill_coco
 from promptseg.models.psalm import Model, keys
 from promptseg.models.psalm import postprocess as post
 from promptseg.models.psalm.conditions import region_points, region_samples
@@ -22,6 +23,8 @@ from promptseg.models.psalm.network import Understood
 from promptseg.models.psalm.photos import POINT_RADIUS, SCRIBBLE_RADIUS, discs, fit_mask, fit_photo, fitted, normalised, polygon_mask
 from promptseg.models.psalm.predictor import Head
 from promptseg.models.psalm.tokens import PromptBatch, prompt_text, sentence_text
+from promptseg.models.psalm.video import Frame as VideoFrame
+from promptseg.models.psalm.video import Memory, chosen, index_map
 from promptseg.nn.conversion import built
 from promptseg.rle import Rle
 
@@ -177,7 +180,7 @@ def _instances(case: Case, class_logits: Tensor, masks: Tensor, things: Sequence
 
 def _panoptic(case: Case, photo: Photo, head: Head, _: Mapping[str, Any]) -> Results:
     masks, logits, things = photo.grow(head.masks[0]), _there(head.classes)[0], case.args["is_thing"]
-    index, segments = post.panoptic(post.kept(logits), masks[post.kept(logits).query], things)
+    index, segments = post.panoptic(post.kept(logits), masks[post.kept(logits).query], things, photo.size)
     scores = post.semantic(logits, masks)
     listed = [{"id": number, "isthing": one.is_thing, "category_id": one.label} for number, one in enumerate(segments, 1)]
     maps = {"panoptic_map": index, "segments_info": listed, "sem_seg": scores, "sem_seg_argmax": scores.argmax(0)}
@@ -246,21 +249,21 @@ def postprocess(case: Case) -> Results:
     masks, logits = (torch.from_numpy(case.tensors[name]) for name in ("mask_logits", "class_logits"))
     things, sure = case.args["is_thing"], post.certainty(masks)
     found = post.kept(logits, case.args["object_mask_threshold"])
-    index, segments = post.panoptic(found, masks[found.query], things, case.args["overlap_threshold"])
+    index, segments = post.panoptic(found, masks[found.query], things, (masks.shape[1], masks.shape[2]), case.args["overlap_threshold"])
     results: dict[str, Any] = {"panoptic_map": index, "kept_queries": found.query.tolist(), "semantic": post.semantic(logits, masks)}
     results["segments_info"] = [{"id": number, "isthing": one.is_thing, "category_id": one.label} for number, one in enumerate(segments, 1)]
     every = post.instances(logits, sure)
-    for name, chosen in (
+    for name, kept in (
         ("panoptic_instances", torch.tensor([things[label] for label in every.label.tolist()])),
         ("instances", torch.ones(len(every.label), dtype=torch.bool)),
     ):
         columns = ordered(
             case,
             (f"{name}_query", f"{name}_classes"),
-            every.query[chosen],
-            every.label[chosen],
-            every.score[chosen],
-            masks[every.query[chosen]] > 0,
+            every.query[kept],
+            every.label[kept],
+            every.score[kept],
+            masks[every.query[kept]] > 0,
         )
         results |= {f"{name}_{column}": one for column, one in zip(("query", "classes", "scores", "masks"), columns, strict=True)}
     said = torch.from_numpy(case.tensors["sentence_logits"]).flatten().sigmoid() * sure
@@ -298,7 +301,71 @@ def language_model(case: Case) -> Results:
     return results | {"last_hidden_state": states[-1], "attention_0": weights_0, "logits": net.head(states[-1])}
 
 
+def video(case: Case) -> Results:
+    """Clips frame by frame, the first frame's objects given."""
+    args, side, results, samples = case.args, case.args["image_size"], dict[str, Any](), list[Any]()
+    net = model_of(case, side)
+    torch.manual_seed(args["torch_seed"])
+    torch.empty((), dtype=torch.int64).random_()  # the data loader's own
+    for clip in args["videos"]:
+        photos = [Photo.of(image, side) for image in clip["images"]]
+        shown = [_objects(objects, photo.size) for objects, photo in zip(clip["objects"], photos, strict=True)]
+        memory = Memory(VideoFrame(_tokens(net, photos[0]), np.stack(list(shown[0].values()))))
+        for number, (photo, there) in enumerate(zip(photos[1:], shown[1:], strict=True), 1):
+            frame, first = f"f{len(samples)}_", list(shown[0])
+            objects = [value for value in first if value in there]
+            samples.append(_sample(clip["name"], number, photo.size, len(samples), objects, there))
+            prompt = memory.prompt([first.index(value) for value in objects])
+            facts = {
+                "file": f"{clip['name']}/{number:05}.jpg", "objects": objects, "prompt_is_previous_frame": prompt is memory.last,
+                "prompt": prompt_text("region", regions=len(objects)),
+            }  # fmt: skip
+            traced = _frame(net, photo, prompt, batch_of(case, frame))
+            masks = traced["pred_masks"].numpy()[chosen(traced["scores"])]
+            traced["index_map"] = index_map(masks, objects)
+            memory.keep(VideoFrame(_tokens(net, photo), masks))
+            results |= {f"{frame}{name}": value for name, value in (facts | traced).items()}
+    return results | {"builder": samples}
+
+
+def _objects(objects: Mapping[str, Sequence[float]], size: Size) -> dict[int, NDArray[np.bool_]]:
+    return {int(value): fill_coco([np.asarray(ring, np.float64).reshape(-1, 2)], size) for value, ring in objects.items()}
+
+
+def _tokens(net: Model, photo: Photo) -> Tensor:
+    return net.projector(net.look(photo.pixels)[0][-1])  # type: ignore[no-any-return]
+
+
+def _frame(net: Model, photo: Photo, prompt: VideoFrame, batch: PromptBatch) -> dict[str, Any]:
+    maps, _ = net.look(photo.pixels)
+    grids = torch.from_numpy(np.stack([fit_mask(mask, photo.side) for mask in prompt.masks]))
+    points = net.draw([grids])
+    regions = net.regions(prompt.tokens, points)
+    understood = net.understand(batch, net.projector(maps[-1]), regions)
+    head = net.predict(net.pixel_decoder(maps), understood)[-1]
+    masks, logits = photo.grow(head.masks[0]), (head.regions or ())[0]
+    return {
+        "vp_region_masks": grids, "region_points": points[0], "region_tokens": regions[0],
+        "region_embeddings": (understood.conditions.regions or ())[0], "region_logits": logits, "mask_logits": head.masks[0],
+        "scores": logits.sigmoid().T * post.certainty(masks)[:, None], "pred_masks": masks > 0,
+    }  # fmt: skip
+
+
+def _sample(
+    name: str, number: int, size: Size, image: int, objects: Sequence[int], there: Mapping[int, NDArray[np.bool_]]
+) -> dict[str, Any]:
+    folder = f"2017/trainval/JPEGImages/480p/{name}"
+    return {
+        "image": f"{folder}/{number:05}.jpg",
+        "image_info": {"file_name": f"{folder}/{number:05}.jpg", "height": size[0], "width": size[1]},
+        "first_frame_image": f"{folder}/00000.jpg", "new_img_id": image, "video_name": name,
+        "anns_category_id": [float(value) for value in objects], "first_frame_category_id": [float(value) for value in objects],
+        "area": [float(there[value].sum()) for value in objects],
+    }  # fmt: skip
+
+
 RUNNERS = {
+    "psalm/video": video,
     "psalm/segment": segment,
     "psalm/postprocess": postprocess,
     "psalm/region_pooling": region_pooling,

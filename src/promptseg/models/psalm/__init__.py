@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .config import PsalmConfig
+from .cards import CARDS
+from .config import PsalmConfig, PsalmOptions
 from .keys import LAYOUTS
 from .recipes import RECIPES
 
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     from .model import Model
     from .run import PsalmRun as Run
 
+<<<<<<< HEAD
 __all__ = ["LAYOUTS", "RECIPES", "Model", "PsalmConfig", "Run"]
+=======
+__all__ = ["CARDS", "LAYOUTS", "Model", "PsalmConfig", "PsalmOptions"]
+>>>>>>> psalm-net
 
 _HOME = {"Model": ("model", "Model"), "Run": ("run", "PsalmRun")}
 

@@ -81,7 +81,8 @@ def _row(
         elif kind == MASKS:
             put = mask_tokens
         elif kind == CLASS:
-            assert batch.class_ids is not None and batch.class_index is not None
+            assert batch.class_ids is not None
+            assert batch.class_index is not None
             put = embed(batch.class_ids[row][batch.class_index[row] == named])
             named += 1
             number = named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...contracts import Preprocess
+from ...contracts import Options, Preprocess, probability
 from ...errors import ConfigError
 
 PREPROCESS = Preprocess(
@@ -120,3 +120,25 @@ class PsalmConfig:
             raise ConfigError(f"The side of PSALM's input is a multiple of 64, not {self.preprocess.size}.")
         if self.region_points < 1:
             raise ConfigError("region_points is at least 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PsalmOptions(Options):
+    """How PSALM is asked; ``size``: side of its square input, a multiple of 64, None: 1024. There are no tiles and no other fit.
+
+    ``object_threshold``: class probability from which a query is an object of a panoptic map; ``overlap_threshold``: share of its own
+    mask that an object must keep there; ``union_threshold``: score from which a mask belongs to what an expression means. The defaults are
+    the published code's.
+
+    Raises:
+        ConfigError: a threshold is no probability.
+    """
+
+    object_threshold: float = 0.8
+    overlap_threshold: float = 0.8
+    union_threshold: float = 0.6
+
+    def __post_init__(self) -> None:
+        Options.__post_init__(self)
+        for name in ("object_threshold", "overlap_threshold", "union_threshold"):
+            object.__setattr__(self, name, probability(name, getattr(self, name)))

@@ -127,4 +127,6 @@ OFFICIAL: tuple[Rule, ...] = (
     Rename("region_projector.{rest}", "to_region.{rest}"),
 )
 
+SAME: tuple[Rule, ...] = (Rename("{name}", "{name}"),)  # our own names
+
 LAYOUTS: dict[str, tuple[Rule, ...]] = {"official": OFFICIAL}

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...contracts import Rule
 from ...errors import WeightsError
 from ...nn.conversion import detect, from_official, join, shapes_of
 from .conditions import Merged, class_means, merge, region_points, region_samples, sentence_mean
 from .config import PsalmConfig
-from .keys import LAYOUTS
 from .language import Phi, Prefix
 from .pixel_decoder import PixelDecoder, Scales
 from .predictor import Conditions, Head, Predictor
@@ -148,16 +148,15 @@ class Network(nn.Module):
         return understood, self.predict(self.pixel_decoder(maps), understood, every=True)
 
 
-def load(model: Network, *state_dicts: Mapping[str, Tensor]) -> Network:
-    """Fill a network that was built on the meta device with published weights; it takes the tensors themselves, no copies.
+def load(model: Network, layouts: Mapping[str, Sequence[Rule]], *state_dicts: Mapping[str, Tensor]) -> None:
+    """Fill a network that was built on the meta device; it takes the tensors themselves, so that there is one copy of them.
 
     Raises:
-        WeightsError: a tensor is missing, unknown or of another shape; all are listed by name.
+        WeightsError: a tensor is missing, unknown, of another shape, or holds integers; all are listed by name.
     """
     theirs, expected = join(*state_dicts), shapes_of(model)
-    ours = from_official(LAYOUTS[detect(LAYOUTS, theirs, expected)], theirs, expected)
+    ours = from_official(layouts[detect(layouts, theirs, expected)], theirs, expected)
+    del theirs
     if whole := [name for name, tensor in ours.items() if not tensor.is_floating_point()]:
         raise WeightsError(f"Weights that are integers: {', '.join(whole[:12])}. Get the file again.", misshaped=whole)
-    del theirs
-    model.load_state_dict({name: tensor.float() for name, tensor in ours.items()}, assign=True)
-    return model
+    model.load_state_dict({name: ours.pop(name).float() for name in list(ours)}, assign=True)

@@ -5,6 +5,7 @@ Masks come as logits (Q, h, w), and grow to the photo in two steps, first to the
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,25 +73,30 @@ def kept(class_logits: Tensor, threshold: float = OBJECT_THRESHOLD) -> Found:
 
 
 def panoptic(
-    found: Found, mask_logits: Tensor, is_thing: list[bool], overlap_threshold: float = OVERLAP_THRESHOLD
+    found: Found, mask_logits: Iterable[Tensor], is_thing: Sequence[bool], size: Size, overlap_threshold: float = OVERLAP_THRESHOLD
 ) -> tuple[Tensor, list[Segment]]:
-    """The masks (N, H, W) of the queries in ``found`` -> map (H, W) int32 of segments' numbers from 1, 0 where there is none, and segments.
+    """The masks (H, W) of the queries in ``found``, one after the other -> map (H, W) int32 of segments' numbers from 1, 0 where there is
+    none, and the segments.
 
     Every pixel goes to the mask that is strongest by score and probability; a mask that keeps less than ``overlap_threshold`` of itself
     is dropped. All of one kind of stuff is one segment.
     """
-    index = torch.zeros(mask_logits.shape[-2:], dtype=torch.int32)
+    strongest, winner = torch.full(size, -1.0), torch.full(size, -1, dtype=torch.int16)
+    owned: list[Tensor] = []
+    for number, (logits, score) in enumerate(zip(mask_logits, found.score.tolist(), strict=True)):
+        share = logits.sigmoid()
+        owned.append(share >= 0.5)
+        share = share * score
+        winner[share > strongest] = number
+        strongest = torch.maximum(strongest, share)
+    index = torch.zeros(size, dtype=torch.int32)
     segments: list[Segment] = []
-    if not len(found.query):
-        return index, segments
-    shares = mask_logits.sigmoid()
-    winner = (found.score[:, None, None] * shares).argmax(0)
     stuff: dict[int, int] = {}
-    for number, (share, label, score) in enumerate(zip(shares, found.label.tolist(), found.score.tolist(), strict=True)):
-        won, own = winner == number, share >= 0.5
+    for number, (own, label, score) in enumerate(zip(owned, found.label.tolist(), found.score.tolist(), strict=True)):
+        won = winner == number
         both = won & own
-        area, original = int(won.sum()), int(own.sum())
-        if not area or not original or not both.any() or area / original < overlap_threshold:
+        original = int(own.sum())
+        if not original or not both.any() or int(won.sum()) / original < overlap_threshold:
             continue
         if not is_thing[label] and label in stuff:
             index[both] = stuff[label]
