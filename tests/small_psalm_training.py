@@ -12,23 +12,14 @@ from random import Random
 from typing import Any
 
 import replicas
-from promptseg import models
+from promptseg import training
 from promptseg.contracts import Recipe
 from promptseg.data import instructions
-from promptseg.models.psalm.config import PREPROCESS, LanguageConfig, MaskConfig, PsalmConfig, SwinConfig
-from promptseg.models.psalm.recipes import RECIPES, Source, Weighting
-from promptseg.models.psalm.run import PsalmRun
-from promptseg.training.loop import optimise
+from promptseg.models.psalm.recipes import Source, Weighting
 from promptseg.training.schedules import Constant
+from small_psalm import CONFIG
 
-models.FAMILIES.setdefault("psalm", "promptseg.models.psalm")
-
-SMALL = PsalmConfig(
-    vision=SwinConfig(width=8, depths=(1, 1, 2, 1), heads=(1, 1, 2, 2), window=4, drop_path=0.0),
-    language=LanguageConfig(vocabulary=297, width=32, hidden=64, layers=2, heads=2),
-    masks=MaskConfig(width=32, queries=6, encoder_layers=1, encoder_hidden=32, layers=2, heads=2, hidden=32, groups=8),
-    projector=32, region_points=8, preprocess=replace(PREPROCESS, size=64),
-)  # fmt: skip
+SMALL = replace(CONFIG, vision=replace(CONFIG.vision, drop_path=0.0))
 SOURCES = (
     Source(kind="panoptic", path=(".",), split="val2017"),
     Source(kind="referring", path=("refs.json",), photos="val2017"),
@@ -56,7 +47,7 @@ def photos(root: Path) -> Path:
 
 def recipe(root: Path, output: Path, *, name: str = "psalm/stage2", options: Mapping[str, Any] | None = None, **changes: Any) -> Recipe:
     """A published recipe with a tiny network on random weights and few steps; two examples of each source in turn."""
-    base = RECIPES[name]()
+    base = training.recipe(name)
     few = {"config": SMALL, "sources": SOURCES, "projector": None, "every": 2, "losses": Weighting(points=32), **(options or {})}
     values = {
         "steps": 8,
@@ -79,11 +70,6 @@ def recipe(root: Path, output: Path, *, name: str = "psalm/stage2", options: Map
     )
 
 
-def train(recipe: Recipe, **how: Any) -> Path:
-    """As `training.train`."""
-    return optimise(recipe, PsalmRun(recipe, lambda _: None), log=lambda _: None, **how)
-
-
 if __name__ == "__main__":
     last = int(sys.argv[3])
 
@@ -91,4 +77,4 @@ if __name__ == "__main__":
         if step == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(recipe(Path(sys.argv[1]), Path(sys.argv[2])), report=die)
+    training.train(recipe(Path(sys.argv[1]), Path(sys.argv[2])), report=die)

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import small_psalm_training
-from promptseg.errors import ConfigError, DataError
+from promptseg import training, zoo
+from promptseg.errors import ConfigError, DataError, WeightsError
 from promptseg.models.psalm.model import Model
 from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
 from promptseg.models.psalm.run import PsalmRun, load_projector
@@ -91,13 +92,14 @@ def test_a_batch_is_of_one_kind(root: Path, tmp_path: Path) -> None:
 def test_killed_and_resumed_it_ends_as_one_that_ran_through(root: Path, tmp_path: Path) -> None:
     recipe, named = small_psalm_training.recipe(root, tmp_path / "whole"), set[str]()
     before = {name: tensor.clone() for name, tensor in quiet(recipe).model.state_dict().items()}
-    whole = small_psalm_training.train(recipe, report=lambda _, figures: named.update(figures))
+    whole = training.train(recipe, report=lambda _, figures: named.update(figures), log=lambda _: None)
     assert {"mask", "dice", "classes", "sentence", "regions", "language"} <= named
     program = [sys.executable, small_psalm_training.__file__, str(root), str(tmp_path / "cut"), "5"]
     assert subprocess.run(program, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "model.safetensors").exists()
-    resumed = small_psalm_training.train(small_psalm_training.recipe(root, tmp_path / "cut"), resume=True)
+    resumed = training.train(small_psalm_training.recipe(root, tmp_path / "cut"), resume=True, log=lambda _: None)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert zoo.load(whole)[0].words.encode("dog") == quiet(recipe).tokenizer.encode("dog")
     after = load_file(whole / "model.safetensors")
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert not [name for name in changed if name.startswith("vision.")]
@@ -108,7 +110,7 @@ def test_alignment_teaches_the_projector_alone(root: Path, tmp_path: Path) -> No
     talk = {"sources": small_psalm_training.SOURCES[3:]}
     recipe = small_psalm_training.recipe(root, tmp_path, name="psalm/stage1", options=talk, steps=2)
     before = {name: tensor.clone() for name, tensor in quiet(recipe).model.state_dict().items()}
-    after = load_file(small_psalm_training.train(recipe) / "model.safetensors")
+    after = load_file(training.train(recipe, log=lambda _: None) / "model.safetensors")
     assert {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])} == {"projector"}
     joint = small_psalm_training.recipe(root, tmp_path / "two", options={"projector": str(tmp_path / "model.safetensors")})
     assert torch.equal(quiet(joint).model.projector.conv1.weight, after["projector.conv1.weight"])
@@ -137,14 +139,14 @@ def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path:
     learning = {name for name, parameter in run.model.named_parameters() if parameter.requires_grad and name.startswith("language.")}
     assert learning
     assert all("lora_" in name for name in learning)
-    after = load_file(small_psalm_training.train(recipe) / "model.safetensors")
+    after = load_file(training.train(recipe, log=lambda _: None) / "model.safetensors")
     assert after.keys() == Model(small_psalm_training.SMALL).state_dict().keys()
 
 
 def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:
     fine = small_psalm_training.recipe(root, tmp_path)
     small = replace(small_psalm_training.SMALL, language=replace(small_psalm_training.SMALL.language, vocabulary=100))
-    with pytest.raises(ConfigError, match="297 ids and the language model 100"):
+    with pytest.raises(WeightsError, match="297 tokens, the language model 100"):
         quiet(replace(fine, options=replace(fine.options, config=small)))
     gone = Source(kind="referring", path=("nothing.json",))
     with pytest.raises(DataError, match=r"nothing\.json"):

@@ -14,11 +14,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .run import PsalmRun as Run
 
-<<<<<<< HEAD
-__all__ = ["LAYOUTS", "RECIPES", "Model", "PsalmConfig", "Run"]
-=======
-__all__ = ["CARDS", "LAYOUTS", "Model", "PsalmConfig", "PsalmOptions"]
->>>>>>> psalm-net
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "Model", "PsalmConfig", "PsalmOptions", "Run"]
 
 _HOME = {"Model": ("model", "Model"), "Run": ("run", "PsalmRun")}
 

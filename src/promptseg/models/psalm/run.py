@@ -44,11 +44,6 @@ class PsalmRun(Run):
         assert isinstance(options, PsalmTraining)
         self.seed, self.options, self.losses_of = recipe.seed, options, loss_config(options.losses)
         self.tokenizer = Tokenizer() if options.tokenizer is None else Tokenizer.from_folder(Path(options.tokenizer))
-        if len(self.tokenizer) > options.config.language.vocabulary:
-            raise ConfigError(
-                f"The tokenizer has {len(self.tokenizer)} ids and the language model {options.config.language.vocabulary}; "
-                "take the tokenizer of the same checkpoint."
-            )
         root, side = Path(recipe.data).expanduser(), options.config.preprocess.size
         opened = [(source, questions) for source in options.sources for questions in _opened(source, root, self.tokenizer, side)]
         self.sources = [_Joined([found for one, found in opened if one is source]) for source in options.sources]
@@ -57,6 +52,7 @@ class PsalmRun(Run):
         log(f"data: {counts} questions in {root}; weights: {', '.join(options.weights) or 'random'}")
         torch.manual_seed(recipe.seed)
         self.model = Model.from_official(options.config, *map(read_weights, options.weights)) if options.weights else Model(options.config)
+        self.model.words = self.tokenizer
         if options.projector is not None:
             load_projector(self.model, read_weights(options.projector))
         if options.lora is not None:
