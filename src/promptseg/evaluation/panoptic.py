@@ -119,7 +119,7 @@ class _Photos(Part):
         ids, labels = _truth(regions, sample.size, self.photos.classes)
         found = segmenter.panoptic(image, self.things, self.stuff)
         metrics["panoptic"].update(
-            found.index.astype(np.int64) + 1,
+            _numbered([one.mask for one in found.masks], sample.size),
             dict(enumerate(found.labels, 1)),
             ids,
             {number: region.name for number, region in enumerate(regions, 1)},
@@ -146,10 +146,17 @@ class _Photos(Part):
         return {"PQ": metrics["panoptic"].compute().all.pq, "mIoU": metrics["semantic"].compute().mean_iou}
 
 
+def _numbered(masks: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Masks that do not overlap as one map (H, W) of their numbers from 1."""
+    result = np.zeros(size, dtype=np.int64)
+    for number, mask in enumerate(masks, 1):
+        result[mask] = number
+    return result
+
+
 def _truth(regions: Sequence[Region], size: tuple[int, int], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Maps (H, W): regions' numbers from 1, and class indices, crowds among them as in detectron2's label maps."""
-    ids, labels = np.zeros(size, dtype=np.int64), np.full(size, IGNORE, dtype=np.int32)
-    for number, region in enumerate(regions, 1):
-        ids[region.mask] = number
+    labels = np.full(size, IGNORE, dtype=np.int32)
+    for region in regions:
         labels[region.mask] = classes.index(region.name)
-    return ids, labels
+    return _numbered([region.mask for region in regions], size), labels

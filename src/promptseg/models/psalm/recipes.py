@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from ...contracts import ParameterGroup, Recipe
 from ...errors import ConfigError
-from .config import MaskConfig, PsalmConfig
+from .config import PREPROCESS, LanguageConfig, MaskConfig, PsalmConfig, SwinConfig
 from .mixing import warmed_up
 
 Kind: TypeAlias = Literal["panoptic", "referring", "interactive", "conversation"]
@@ -34,7 +34,7 @@ class Source:
     ratio: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", (self.path,) if isinstance(self.path, str) else tuple(self.path))
+        object.__setattr__(self, "path", tuple(self.path))
         if self.kind not in ("panoptic", "referring", "interactive", "conversation"):
             raise ConfigError(f"kind of a source is panoptic, referring, interactive or conversation, not {self.kind!r}.")
         if self.ratio < 1 or not self.path:
@@ -88,6 +88,7 @@ INTERACTIVE = Source(kind="interactive", path=("coco/instances_train2017_interac
 CONVERSATIONS = Source(kind="conversation", path=("llava/llava_v1_5_mix665k.json",), photos="llava")
 CAPTIONS = Source(kind="conversation", path=("llava-pretrain/blip_laion_cc_sbu_558k.json",), photos="llava-pretrain")
 FROZEN = ParameterGroup(pattern="vision.*", frozen=True)
+HANDFUL_STEPS = 1500
 ALIGNMENT_STEPS = 4361  # one epoch of 558,128 captions, 128 at a time
 
 
@@ -111,6 +112,26 @@ def stage2() -> Recipe:
     )  # fmt: skip
 
 
+def handful() -> Recipe:
+    """A tiny network learns a few photographs by heart, every task at once, from random weights: `benchmarks/psalm_handful.py`."""
+    config = PsalmConfig(
+        vision=SwinConfig(width=16, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), window=4, drop_path=0.0),
+        language=LanguageConfig(vocabulary=297, width=64, hidden=128, layers=2, heads=4),
+        masks=MaskConfig(width=64, queries=12, encoder_layers=1, encoder_hidden=128, layers=3, heads=4, hidden=128, groups=8),
+        projector=64, region_points=64, preprocess=replace(PREPROCESS, size=128),
+    )  # fmt: skip
+    sources = (
+        Source(kind="panoptic", path=(".",), split="val2017"),
+        Source(kind="referring", path=("val.json",), photos="val2017"),
+        Source(kind="interactive", path=("instances_val2017_interactive.json",), photos="val2017"),
+    )
+    return Recipe(
+        name="psalm/handful", card="psalm", data="data/handful", output="runs/psalm/handful", steps=HANDFUL_STEPS, batch_size=4, lr=1e-3,
+        schedule=warmed_up(HANDFUL_STEPS), weight_decay=0.0, ema=None,
+        options=PsalmTraining(sources=sources, config=config, every=4, losses=Weighting(points=784)),
+    )  # fmt: skip
+
+
 def _variant(name: str, precision: Literal["bfloat16", "float16"] = "float16", **options: Any) -> Callable[[], Recipe]:
     """Stage 2 with other options."""
 
@@ -125,6 +146,7 @@ def _variant(name: str, precision: Literal["bfloat16", "float16"] = "float16", *
 _ALL: tuple[Callable[[], Recipe], ...] = (
     stage1,
     stage2,
+    handful,
     _variant("stage2-bf16", "bfloat16"),
     _variant("stage2-lora", "bfloat16", lora=16),
     _variant("ablation-no-alignment", projector=None),
