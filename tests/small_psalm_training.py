@@ -48,26 +48,12 @@ def photos(root: Path) -> Path:
 def recipe(root: Path, output: Path, *, name: str = "psalm/stage2", options: Mapping[str, Any] | None = None, **changes: Any) -> Recipe:
     """A published recipe with a tiny network on random weights and few steps; two examples of each source in turn."""
     base = training.recipe(name)
-    few = {"config": SMALL, "sources": SOURCES, "projector": None, "every": 2, "losses": Weighting(points=32), **(options or {})}
-    values = {
-        "steps": 8,
-        "batch_size": 2,
-        "accumulate": 1,
-        "lr": 1e-3,
-        "workers": 0,
-        "save_every_s": 0.0,
-        "precision": "float32",
-        **changes,
-    }
-    return replace(
-        base,
-        data=str(root),
-        output=str(output),
-        schedule=Constant(),
-        checkpointing=(),
-        options=replace(base.options, **few),
-        **(values | changes),
-    )
+    few: dict[str, Any] = {"config": SMALL, "sources": SOURCES, "every": 2, "losses": Weighting(points=32)}
+    few |= {"projector": None, "language": (), "masks": None, "tokenizer": None, **(options or {})}
+    values = {"steps": 8, "batch_size": 2, "accumulate": 1, "lr": 1e-3, "workers": 0, "save_every_s": 0.0, "precision": "float32"}
+    whole = replace(base.options, **few)
+    places = {"data": str(root), "output": str(output)}
+    return replace(base, schedule=Constant(), checkpointing=(), options=whole, **places, **(values | changes))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,13 @@ from safetensors.torch import load_file
 import small_psalm_training
 from promptseg import training, zoo
 from promptseg.errors import ConfigError, DataError, WeightsError
+from promptseg.models.psalm import keys
+from promptseg.models.psalm.conditions import class_ends, sentence_end
 from promptseg.models.psalm.model import Model
 from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
-from promptseg.models.psalm.run import PsalmRun, load_projector
+from promptseg.models.psalm.run import PsalmRun
+from promptseg.models.psalm.start import load_language, load_masks, load_projector
+from promptseg.nn.conversion import to_official
 from promptseg.training.groups import arrange
 
 KINDS = {"psalm/ablation-panoptic-only": ("panoptic",), "psalm/ablation-referring-only": ("referring",)}
@@ -130,6 +134,56 @@ def test_published_projectors_have_no_statistics() -> None:
     assert model.projector.norm1.running_mean.abs().max() == 0
 
 
+def test_phi_with_separate_and_fused_projections() -> None:
+    """Its rows for tokens that PSALM does not have are left out, its head's bias, too."""
+    source, config = Model(small_psalm_training.SMALL), small_psalm_training.SMALL.language
+    official = {name: tensor.clone() for name, tensor in to_official(keys.OFFICIAL, source.state_dict()).items()}
+    ours = ("model.embed_tokens.", "model.layers.", "model.final_layernorm.", "lm_head.")
+    fused = {name: tensor for name, tensor in official.items() if name.startswith(ours)} | {"lm_head.bias": torch.zeros(9)}
+    fused["model.embed_tokens.weight"] = torch.cat([fused["model.embed_tokens.weight"], torch.ones(7, config.width)])
+    separate = {name: tensor for name, tensor in fused.items() if "query_key_value" not in name}
+    for name in fused.keys() - separate.keys():
+        parts = fused[name].unflatten(0, (config.heads, 3, -1)).unbind(1)
+        separate |= {name.replace("query_key_value", f"{kind}_proj"): part.flatten(0, 1) for kind, part in zip("qkv", parts, strict=True)}
+    for theirs in (fused, separate):
+        target = Model(small_psalm_training.SMALL)
+        load_language(target, theirs)
+        assert all(torch.equal(one, two) for one, two in zip(target.language.parameters(), source.language.parameters(), strict=True))
+    with pytest.raises(WeightsError, match="q_proj"):
+        load_language(source, {"model.layers.0.self_attn.nothing.q_proj.weight": torch.zeros(1)})
+
+
+def test_mask2former_gives_the_parts_that_it_has() -> None:
+    """Names as published; more queries than ours are cut, the classifier is dropped, convolutions without bias begin with 0."""
+    source = Model(small_psalm_training.SMALL)
+    parts = {"model.vision_tower.": "backbone.", "pixel_decoder.": "sem_seg_head.pixel_decoder.", "predictor.": "sem_seg_head.predictor."}
+    theirs = {
+        f"{new}{name.removeprefix(old)}": tensor.clone()
+        for name, tensor in to_official(keys.OFFICIAL, source.state_dict()).items()
+        for old, new in parts.items()
+        if name.startswith(old) and not any(word in name for word in ("SEG_", "CLASS_proj", "REGION_proj"))
+    }
+    for conv in ("adapter_1", "layer_1"):
+        place = f"sem_seg_head.pixel_decoder.{conv}"
+        del theirs[f"{place}.0.bias"]
+        theirs |= {f"{place}.weight": theirs.pop(f"{place}.0.weight")}
+        theirs |= {f"{place}.norm.{kind}": theirs.pop(f"{place}.1.{kind}") for kind in ("weight", "bias")}
+    tables = ("sem_seg_head.predictor.query_embed.weight", "sem_seg_head.predictor.query_feat.weight")
+    theirs |= {name: torch.cat([theirs[name]] * 2) for name in tables} | {"sem_seg_head.predictor.class_embed.weight": torch.zeros(3)}
+    old = {name: tensor for name, tensor in theirs.items() if name != tables[1]} | {
+        "sem_seg_head.predictor.static_query.weight": theirs[tables[1]]
+    }
+    for tensors in (theirs, old):
+        target = Model(small_psalm_training.SMALL)
+        load_masks(target, tensors)
+        for name in ("vision.stages.2.1.attn.bias", "predictor.query_features.weight", "pixel_decoder.smooth.1.weight"):
+            assert torch.equal(target.state_dict()[name], source.state_dict()[name])
+        assert target.pixel_decoder.smooth[0].bias.abs().max() == 0
+    del theirs["backbone.norm0.weight"]
+    with pytest.raises(WeightsError, match=r"backbone\.norm0\.weight"):
+        load_masks(target, theirs)
+
+
 def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path: Path) -> None:
     """With half precision and activations computed again, as on small machines."""
     less = {"sources": small_psalm_training.SOURCES[:1], "lora": 2}
@@ -141,6 +195,21 @@ def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path:
     assert all("lora_" in name for name in learning)
     after = load_file(training.train(recipe, log=lambda _: None) / "model.safetensors")
     assert after.keys() == Model(small_psalm_training.SMALL).state_dict().keys()
+
+
+@pytest.mark.parametrize("changed", [{"queries": "table"}, {"condition": "last"}])
+def test_ablations_change_what_is_read_from_the_language_model(root: Path, tmp_path: Path, changed: dict[str, str]) -> None:
+    """Mask tokens that bypass it get no gradient; of a name its last state alone counts."""
+    config = replace(small_psalm_training.SMALL, **changed)
+    run = quiet(small_psalm_training.recipe(root, tmp_path, options={"config": config, "sources": small_psalm_training.SOURCES[:2]}))
+    sum(run.losses(run.collate([run.example(0), run.example(1)])).values()).backward()  # type: ignore[union-attr]
+    bypassed = changed.get("queries") == "table"
+    assert (run.model.mask_tokens.grad is None or run.model.mask_tokens.grad.abs().max() == 0) == bypassed
+    assert (run.model.predictor.query_features.weight.grad is not None) == bypassed
+    states = torch.arange(12.0).view(1, 6, 2)
+    classes = torch.tensor([[0, 1, 1, 2, 2, 2]])
+    assert class_ends(states, classes).tolist() == [[[4, 5], [10, 11]]]
+    assert sentence_end(states, classes == 1).tolist() == [[[4, 5]]]
 
 
 def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:

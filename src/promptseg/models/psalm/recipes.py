@@ -56,15 +56,17 @@ class Weighting:
 class PsalmTraining:
     """What only this family's training knows.
 
-    ``config``: the network. ``weights``: files of a whole published checkpoint to begin with; none: random weights. ``projector``: the
-    file that stage 1 left. ``tokenizer``: folder with the checkpoint's own; None: every byte is a token. ``every``: examples of a source
-    before the next one's turn; a part of a batch must not hold two kinds. ``lora``: rank of adapters in the language model, which else
-    learns whole.
+    ``config``: the network. ``weights``: files of a whole published checkpoint to begin with; none: random weights. Over these come
+    ``language``, files of Phi-1.5, ``masks``, that of a Mask2Former, and ``projector``, that stage 1 left. ``tokenizer``: folder with the
+    language model's; None: every byte is a token. ``every``: examples of a source before the next one's turn; a part of a batch must not
+    hold two kinds. ``lora``: rank of adapters in the language model, which else learns whole.
     """
 
     sources: tuple[Source, ...]
     config: PsalmConfig = field(default_factory=PsalmConfig)
     weights: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
+    masks: str | None = None
     projector: str | None = None
     tokenizer: str | None = None
     every: int = 16
@@ -74,6 +76,7 @@ class PsalmTraining:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
         object.__setattr__(self, "weights", tuple(self.weights))
+        object.__setattr__(self, "language", tuple(self.language))
         if not self.sources or self.every < 1:
             raise ConfigError("Training needs at least one source, and every is at least 1.")
         if self.lora is not None and self.lora < 1:
@@ -87,6 +90,8 @@ REFERRING = Source(
 INTERACTIVE = Source(kind="interactive", path=("coco/instances_train2017_interactive.json",), photos="coco/train2017")
 CONVERSATIONS = Source(kind="conversation", path=("llava/llava_v1_5_mix665k.json",), photos="llava")
 CAPTIONS = Source(kind="conversation", path=("llava-pretrain/blip_laion_cc_sbu_558k.json",), photos="llava-pretrain")
+PHI = ("phi-1_5_dev/model.safetensors",)
+MASK2FORMER = "model_final_54b88a.pkl"  # maskformer2_swin_base_IN21k_384_bs16_50ep, COCO panoptic
 FROZEN = ParameterGroup(pattern="vision.*", frozen=True)
 HANDFUL_STEPS = 1500
 ALIGNMENT_STEPS = 4361  # one epoch of 558,128 captions, 128 at a time
@@ -98,7 +103,7 @@ def stage1() -> Recipe:
         name="psalm/stage1", card="psalm", data="data", output="runs/psalm/stage1", steps=ALIGNMENT_STEPS, batch_size=128, lr=2e-3,
         schedule=warmed_up(ALIGNMENT_STEPS), groups=(ParameterGroup(pattern="projector.*"), ParameterGroup(pattern="*", frozen=True)),
         weight_decay=0.0, ema=None, accumulate=8, precision="bfloat16", checkpointing=("language.blocks.*",), workers=8,
-        options=PsalmTraining(sources=(CAPTIONS,)),
+        options=PsalmTraining(sources=(CAPTIONS,), language=PHI, masks=MASK2FORMER, tokenizer="phi-1_5_dev"),
     )  # fmt: skip
 
 
@@ -108,7 +113,10 @@ def stage2() -> Recipe:
         name="psalm/stage2", card="psalm", data="data", output="runs/psalm/stage2", steps=56_000, batch_size=64, lr=6e-5,
         schedule=warmed_up(56_000), groups=(FROZEN,), weight_decay=0.0, clip=None, ema=None, accumulate=16, precision="float16",
         checkpointing=("language.blocks.*",), workers=8,
-        options=PsalmTraining(sources=(PANOPTIC, REFERRING, INTERACTIVE, CONVERSATIONS), projector="runs/psalm/stage1/model.safetensors"),
+        options=PsalmTraining(
+            sources=(PANOPTIC, REFERRING, INTERACTIVE, CONVERSATIONS), language=PHI, masks=MASK2FORMER,
+            projector="runs/psalm/stage1/model.safetensors", tokenizer="phi-1_5_dev",
+        ),
     )  # fmt: skip
 
 
@@ -150,6 +158,8 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     _variant("stage2-bf16", "bfloat16"),
     _variant("stage2-lora", "bfloat16", lora=16),
     _variant("ablation-no-alignment", projector=None),
+    _variant("ablation-no-mask-tokens", config=PsalmConfig(queries="table")),
+    _variant("ablation-reference-token", config=PsalmConfig(condition="last")),
     _variant("ablation-one-proposal", config=PsalmConfig(masks=MaskConfig(queries=1))),
     _variant("ablation-panoptic-only", sources=(PANOPTIC,)),
     _variant("ablation-referring-only", sources=(REFERRING,)),

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from ...contracts import Recipe
 from ...data.randomness import Draws, shuffled
-from ...errors import ConfigError, WeightsError
-from ...nn.conversion import from_official, shapes_of
+from ...errors import ConfigError
 from ...training.lora import adapt, merged
 from ...training.run import Run
 from ...zoo import read_weights
-from . import keys
 from .batches import Batch, Example, batch_losses, collate
 from .losses import LossConfig
 from .matching import Costs
@@ -24,6 +22,7 @@ from .mixing import Mix
 from .model import Model
 from .questions import Conversations, Interactive, Panoptic, Questions, Referring
 from .recipes import LANGUAGE_PARTS, PsalmTraining, Source, Weighting
+from .start import start
 from .tokens import Tokenizer
 
 FILES: dict[str, Callable[[Path, Path, Tokenizer, int], Questions]] = {
@@ -53,8 +52,7 @@ class PsalmRun(Run):
         torch.manual_seed(recipe.seed)
         self.model = Model.from_official(options.config, *map(read_weights, options.weights)) if options.weights else Model(options.config)
         self.model.words = self.tokenizer
-        if options.projector is not None:
-            load_projector(self.model, read_weights(options.projector))
+        start(self.model, options.language, options.masks, options.projector)
         if options.lora is not None:
             adapt(self.model.language, LANGUAGE_PARTS, options.lora)
 
@@ -129,20 +127,3 @@ def loss_config(weights: Weighting) -> LossConfig:
     """What a recipe says of the losses, as they take it."""
     costs = Costs(points=weights.points)
     return LossConfig(mask=weights.mask, dice=weights.dice, condition=weights.condition, background=weights.background, costs=costs)
-
-
-def load_projector(model: Model, tensors: Mapping[str, Tensor]) -> None:
-    """The projector of an aligned network: out of our own file, or as stage 1 publishes it, without statistics, which start afresh.
-
-    Raises:
-        WeightsError: it is neither.
-    """
-    expected = {name: shape for name, shape in shapes_of(model).items() if name.startswith("projector.")}
-    ours = {name: tensor for name, tensor in tensors.items() if name.startswith("projector.")}
-    if not ours:
-        learned = {name: shape for name, shape in expected.items() if "running_" not in name}
-        theirs = {name: tensor for name, tensor in tensors.items() if "running_" not in name}
-        ours = from_official(keys.projector("model.mm_projector.", "projector."), theirs, learned)
-    elif missing := sorted(expected.keys() - ours.keys()):
-        raise WeightsError(f"The file has no {', '.join(missing[:5])}; give the model.safetensors that stage 1 wrote.", missing=missing)
-    model.load_state_dict({name: tensor.float() for name, tensor in ours.items()}, strict=False)
