@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from random import Random
 
@@ -71,7 +72,7 @@ def test_prepare_writes_the_same_again_and_never_over(tmp_path: Path) -> None:
     def prepare(folder: str, *more: str) -> Path:
         done = CliRunner().invoke(app, ["data", "prepare", "interactive", str(source), "--output", str(tmp_path / folder), *more])
         assert done.exit_code == 0, done.output
-        assert "1 objects in 1 photos" in done.output
+        assert "1 objects in 1 entries" in done.output
         return tmp_path / folder / "instances_val2017_interactive.json"
 
     first = prepare("one").read_text(encoding="utf-8")
@@ -80,3 +81,22 @@ def test_prepare_writes_the_same_again_and_never_over(tmp_path: Path) -> None:
     assert prepare("three", "--seed", "1").read_text(encoding="utf-8") != first
     again = CliRunner().invoke(app, ["data", "prepare", "interactive", str(source), "--output", str(tmp_path / "one")])
     assert isinstance(again.exception, ExportError)
+
+
+def test_prepare_writes_every_split_of_the_references(tmp_path: Path) -> None:
+    refs = [{"split": split, "ann_id": 5, "image_id": 1, "sentences": [{"sent": f"of {split}"}]} for split in ("train", "val")]
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
+    (tmp_path / "instances.json").write_text(json.dumps(TABLE), encoding="utf-8")
+
+    def prepare(*files: str) -> object:
+        words = ["data", "prepare", "referring", *(str(tmp_path / file) for file in files), "--output", str(tmp_path / "out")]
+        return CliRunner().invoke(app, words).exception
+
+    assert prepare("refs(unc).p", "instances.json") is None
+    written = json.loads((tmp_path / "out" / "val.json").read_text(encoding="utf-8"))
+    assert written == referring(refs, TABLE, "val")
+    assert (tmp_path / "out" / "train.json").is_file()
+    assert "takes two files" in str(prepare("refs(unc).p"))
+    (tmp_path / "bad.p").write_bytes(pickle.dumps(Random))
+    assert "it asks for random.Random" in str(prepare("bad.p", "instances.json"))
+    assert "holds no references" in str(prepare("instances.json", "instances.json"))

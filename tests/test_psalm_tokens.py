@@ -130,6 +130,8 @@ def test_a_checkpoint_brings_its_own(tokenizer: Tokenizer, tmp_path: Path) -> No
     assert again.encode_frame(text) == tokenizer.encode_frame(text)
     assert (again.seg, again.pad, again.end) == (tokenizer.seg, tokenizer.pad, tokenizer.end)
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    assert Tokenizer.from_folder(tmp_path).encode("do") == [256]  # plain Phi's knows no [SEG]
+    (tmp_path / "merges.txt").unlink()
     with pytest.raises(WeightsError, match="no tokenizer file"):
         Tokenizer.from_folder(tmp_path)
 

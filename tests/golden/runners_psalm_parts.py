@@ -153,7 +153,7 @@ def criterion(case: Case) -> Results:
     torch.manual_seed(args["torch_seed"])
     with torch.enable_grad():
         results, total = judged(case, heads, targets, config)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
     results |= {f"grad/{name}": tensor.grad for name, tensor in inputs.items()}
     return {**results, "total_weighted": total.item()}
 

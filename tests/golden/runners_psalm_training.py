@@ -50,7 +50,7 @@ def train_step(case: Case) -> Results:
         else:
             raw, total = judged(case, heads, batch.targets, loss_config(args))
             results |= _weighted(raw, args["loss_weights"])
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
     merged = {"merged_embeds": understood.merged.embeds, "merged_attention_mask": understood.merged.valid}
     merged |= {"merged_labels": understood.merged.labels, "hidden_states": understood.states}
     results = {**dict.fromkeys(NAMES, 0.0), **merged, **(traced(understood, heads) if heads else {}), **results, "loss": total.item()}
@@ -122,11 +122,14 @@ def _weighted(raw: dict[str, Any], weights: dict[str, float]) -> dict[str, Any]:
 
 def _gradients(model: Model) -> dict[str, Any]:
     """Gradients, their norms and the parameters without any, by published names; buffers after the forward pass."""
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-    reached = to_official(
-        keys.OFFICIAL, {name: torch.zeros_like(p) if found.get(name) is None else found[name] for name, p in model.named_parameters()}
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for name, parameter in model.named_parameters()
+    }
+    reached = to_official(keys.OFFICIAL, gradients)
+    without = to_official(
+        keys.OFFICIAL, {name: torch.tensor(name in learning and learning[name].grad is None) for name in model.state_dict()}
     )
-    without = to_official(keys.OFFICIAL, {name: torch.tensor(found.get(name, 0) is None) for name in model.state_dict()})
     norms = {name: gradient.double().norm().item() for name, gradient in reached.items()}
     total = float(np.sqrt(sum(norm**2 for norm in norms.values())))
     after = to_official(keys.OFFICIAL, model.state_dict())

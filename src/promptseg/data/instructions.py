@@ -7,16 +7,17 @@ counts a list's entries from 0. Annotations are the sources' own, which stay as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from random import Random
 from typing import Any, TypeAlias
 
 from ..errors import DataError
 from ..rle import Rle
 from .photosets import segmentation_mask
+from .samples import read_json, read_pickle
 from .visual_prompts import Mask, visual_prompts
 
-__all__ = ["NO_TARGET", "PROMPT_KEYS", "generalised", "instances", "interactive", "lvis", "referring"]
+__all__ = ["NO_TARGET", "PROMPT_KEYS", "generalised", "instances", "interactive", "lvis", "read_refs", "referring"]
 
 Table: TypeAlias = Mapping[str, Any]  # an annotation file in COCO's format
 Entry: TypeAlias = dict[str, Any]
@@ -37,6 +38,24 @@ def instances(table: Table) -> list[Entry]:
         named = {"mask_classes": [names[one] for one in classes], "mask_classes_id": [[one] for one in classes]}
         entries.append({**_entry(image, image["file_name"]), "instruction": ASKED, "anns": found, **named})
     return _numbered(entries)
+
+
+def read_refs(file: Path) -> list[Entry]:
+    """RefCOCO's ``refs(unc).p``, gRefCOCO's ``grefs(unc).json`` and their kind: what is said of which annotation.
+
+    Raises:
+        DataError: the file is missing, damaged or something else.
+    """
+    try:
+        refs: list[Entry] = read_json(file) if file.suffix == ".json" else read_pickle(file)
+        needed = {"split", "ann_id", "image_id", "sentences"}
+        if not refs or not all(needed <= ref.keys() for ref in refs):
+            raise ValueError(f"its entries need {', '.join(sorted(needed))}")
+        return refs
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle may raise nearly anything
+        raise DataError(f"{file} holds no references ({error}). Take it from the release of RefCOCO or gRefCOCO again.") from None
 
 
 def referring(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> list[Entry]:
@@ -77,9 +96,7 @@ def interactive(table: Table, random: Random) -> list[Entry]:
     for image, objects in _by_image(table):
         if objects:
             size = image["height"], image["width"]
-            prompted = [
-                {**annotation, **_prompts(segmentation_mask(annotation["segmentation"], size), random)} for annotation in annotations
-            ]
+            prompted = [{**annotation, **_prompts(segmentation_mask(annotation["segmentation"], size), random)} for annotation in objects]
             entries.append({**_entry(image, image["file_name"]), "anns": prompted})
     return _numbered(entries)
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from .cards import CARDS
 from .config import PsalmConfig, PsalmOptions
 from .keys import LAYOUTS
+from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .model import Model
+    from .run import PsalmRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "Model", "PsalmConfig", "PsalmOptions"]
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "Model", "PsalmConfig", "PsalmOptions", "Run"]
 
-_HOME = {"Model": ("model", "Model")}
+_HOME = {"Model": ("model", "Model"), "Run": ("run", "PsalmRun")}
 
 
 def __getattr__(name: str) -> Any:

@@ -119,6 +119,22 @@ def sentence_mean(states: Tensor, sentence: Tensor) -> Tensor:
     return (member @ states) / member.sum(-1, keepdim=True)
 
 
+def class_ends(states: Tensor, classes: Tensor) -> Tensor:
+    """States (B, L, D) -> that of the [SEG] behind each class's name, (B, K, D)."""
+    return torch.stack([_last(states, classes == number) for number in range(1, int(classes.max()) + 1)], 1)
+
+
+def sentence_end(states: Tensor, sentence: Tensor) -> Tensor:
+    """States (B, L, D) -> that of the [SEG] behind the sentence, (B, 1, D)."""
+    return _last(states, sentence)[:, None]
+
+
+def _last(states: Tensor, member: Tensor) -> Tensor:
+    """Of every row the state (B, D) at the last marked place of (B, L)."""
+    place = member.shape[1] - 1 - member.long().flip(1).argmax(1)
+    return states[torch.arange(len(states), device=states.device), place]
+
+
 # --- regions of an image ----------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ...contracts import Options, Preprocess, probability
 from ...errors import ConfigError
@@ -102,7 +103,11 @@ class MaskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PsalmConfig:
-    """The whole network.
+    """The whole network. The last two settings are the paper's ablations.
+
+    ``queries`` "language": mask tokens go through the language model and become the decoder's queries, as published; "table": the queries
+    are the decoder's own, learned for all photos and questions alike. ``condition`` "mean": a name or sentence is the mean of the states
+    of all its tokens, as published; "last": the state of the [SEG] that closes it.
 
     Raises:
         ConfigError: values that build no network.
@@ -114,8 +119,14 @@ class PsalmConfig:
     projector: int = 2048  # width of the convolutions between encoder and language model
     region_points: int = 256  # at which a region is sampled
     preprocess: Preprocess = PREPROCESS
+    queries: Literal["language", "table"] = "language"
+    condition: Literal["mean", "last"] = "mean"
 
     def __post_init__(self) -> None:
+        if self.queries not in ("language", "table") or self.condition not in ("mean", "last"):
+            raise ConfigError(
+                f"queries are 'language' or 'table', condition 'mean' or 'last', not {self.queries!r} and {self.condition!r}."
+            )
         if self.preprocess.size % 64:
             raise ConfigError(f"The side of PSALM's input is a multiple of 64, not {self.preprocess.size}.")
         if self.region_points < 1:

@@ -61,12 +61,16 @@ class Judged:
 
 
 def mask_losses(heads: Sequence[Head], targets: Sequence[Targets], config: LossConfig) -> dict[str, Tensor]:
-    """Weighted sums over all rounds: "mask", "dice" and "classes", "sentence" or "regions". ``heads``: the last one counts in use."""
+    """Weighted sums over all rounds: "mask", "dice" and "classes", "sentence" or "regions". ``heads``: the last one counts in use.
+
+    Everything is computed in float32, also where the network runs in half precision.
+    """
     weights = {"mask": config.mask, "dice": config.dice}
     sums: dict[str, Tensor] = {}
-    for head in (heads[-1], *heads[:-1]):
-        for name, value in judge(head, targets, config).losses.items():
-            sums[name] = sums.get(name, 0) + weights.get(name, config.condition) * value
+    with torch.autocast(heads[-1].masks.device.type, enabled=False):
+        for head in (heads[-1], *heads[:-1]):
+            for name, value in judge(head, targets, config).losses.items():
+                sums[name] = sums.get(name, 0) + weights.get(name, config.condition) * value
     return sums
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...contracts import Rule
 from ...errors import WeightsError
 from ...nn.conversion import detect, from_official, join, shapes_of
-from .conditions import Merged, class_means, merge, region_points, region_samples, sentence_mean
+from .conditions import Merged, class_ends, class_means, merge, region_points, region_samples, sentence_end, sentence_mean
 from .config import PsalmConfig
 from .language import Phi, Prefix
 from .pixel_decoder import PixelDecoder, Scales
@@ -106,15 +106,17 @@ class Network(nn.Module):
 
     def _read(self, states: Tensor, merged: Merged) -> tuple[Tensor, Conditions]:
         """Queries (B, Q, C), and the embeddings of those conditions that the prompts hold."""
-        found = states[merged.masks].view(len(states), -1, states.shape[-1])
+        class_states, sentence_state = (class_means, sentence_mean) if self.config.condition == "mean" else (class_ends, sentence_end)
         asked = Conditions(
-            self.to_class(class_means(states, merged.classes)) if bool(merged.classes.any()) else None,
-            self.to_sentence(sentence_mean(states, merged.sentence)) if bool(merged.sentence.any()) else None,
+            self.to_class(class_states(states, merged.classes)) if bool(merged.classes.any()) else None,
+            self.to_sentence(sentence_state(states, merged.sentence)) if bool(merged.sentence.any()) else None,
             tuple(self.to_region(one[marked]) for one, marked in zip(states, merged.regions, strict=True))
             if bool(merged.regions.any())
             else None,
         )
-        return self.to_query(found), asked
+        if self.config.queries == "table":
+            return self.predictor.query_features.weight.expand(len(states), -1, -1), asked
+        return self.to_query(states[merged.masks].view(len(states), -1, states.shape[-1])), asked
 
     def before(self, tokens: Tensor, ids: Tensor) -> Prefix:
         """The language model's states of ``ids`` (n,), which hold the image's place, for images with ``tokens`` (B, n, D)."""

@@ -45,7 +45,7 @@ def fit_photo(photo: Photo, side: int) -> Photo:
     """uint8 (H, W, 3) -> uint8 (side, side, 3): Pillow's bilinear filter, grey padding."""
     height, width = fitted((photo.shape[0], photo.shape[1]), side)
     result = np.full((side, side, 3), PADDING, dtype=np.uint8)
-    result[:height, :width] = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR)
+    result[:height, :width] = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
     return result
 
 

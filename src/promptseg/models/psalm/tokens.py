@@ -71,14 +71,14 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """A checkpoint's own: its ``tokenizer.json``, else its ``merges.txt``.
+        """A checkpoint's own: its ``tokenizer.json``, else its ``merges.txt``, also where the former is plain Phi's, without [SEG].
 
         Raises:
             WeightsNotFound: the folder has neither.
             WeightsError: the file is none, or has no [PAD], [SEG] or end of text.
         """
         whole, merges = folder / "tokenizer.json", folder / "merges.txt"
-        if whole.is_file():
+        if whole.is_file() and (not merges.is_file() or SEG in whole.read_text(encoding="utf-8")):
             return cls._read(whole)
         if not merges.is_file():
             raise WeightsNotFound(f"{folder} has no tokenizer.json and no merges.txt; copy them there from the folder of the checkpoint.")
