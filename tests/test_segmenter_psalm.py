@@ -177,8 +177,9 @@ def test_what_cannot_be_asked(ask: Segmenter) -> None:
 
 def test_half_precision_answers_alike(ask: Segmenter) -> None:
     half = Segmenter(model(), card(), device="cpu", precision="bfloat16")
-    ours, theirs = ask(PHOTO, "a dog")[0], half(PHOTO, "a dog")[0]
-    assert theirs.score == pytest.approx(ours.score, abs=0.1)
+    for question in ("a dog", Box(5, 5, 30, 30)):
+        ours, theirs = ask(PHOTO, question)[0], half(PHOTO, question)[0]
+        assert theirs.score == pytest.approx(ours.score, abs=0.1)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------------------------
