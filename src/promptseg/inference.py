@@ -52,6 +52,10 @@ class Runner:
             return shown
         return replace(shown, features=tuple(self._features([(shown, index)])[0] for index in range(len(shown.views))))
 
+    def whole(self, shown: ImageEmbedding) -> Any:
+        """The features of a photo that is shown in one view, here."""
+        return self._features([(shown, 0)])[0]
+
     def predict(self, shown: Sequence[ImageEmbedding], conditions: PromptFeatures, options: Options | None = None) -> list[Any]:
         """The merged prediction (B = 1) of each photo, float32 on the CPU; photos of equal input shape go through the network together.
 

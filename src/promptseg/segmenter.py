@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 import torch
 
 from . import zoo
+from .asked import Asked, class_list, tracked
 from .batching import in_batches
 from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task, probability
 from .devices import cache_folder, choose_device, choose_precision
@@ -186,6 +187,9 @@ class Segmenter:
         """
         self._require("masks")
         threshold = probability("threshold", self.card.threshold if threshold is None else threshold)
+        if hasattr(self.model, "to_prompted"):
+            wanted, rivals = self._words_and_marks(prompts), self._words_and_marks(() if negative is None else negative)
+            return self._each(image, options, lambda asked: asked.masks(wanted, rivals, threshold, upsample))
         asked, unwanted = self._question(prompts), self._question(() if negative is None else negative)
 
         def masks(photo: ImageInput, size: Size, answer: Any) -> Masks:
@@ -236,6 +240,12 @@ class Segmenter:
             ConfigError: the background threshold is no probability.
         """
         self._require("semantic")
+        if hasattr(self.model, "to_class_maps"):
+            contest = Contest.between(
+                class_list(classes, self.model.classes, self.card.name),
+                self.card.background if background is None else background,
+            )
+            return self._each(image, options, lambda asked: asked.semantic(contest))
         if classes is None:
             raise PromptError(
                 f"{self.card.name!r} has no list of classes of its own. Name them: semantic(image, ['sky', 'grass', 'a dog'])."
@@ -261,32 +271,62 @@ class Segmenter:
 
         return self._answer(image, (asked,), options, label)
 
-    def refer(self, image: Photo, expression: str, *, options: Options | None = None) -> Masks:
+    def refer(self, image: Photo | list[Photo], expression: str, *, options: Options | None = None) -> Any:
         """What an expression such as "the left cup" refers to, none, one or many objects in one mask.
 
         Raises:
             UnsupportedTask: the model was not made for referring expressions; `__call__` takes any phrase.
+            PromptError: the expression is empty.
         """
         self._require("refer", "For one mask per phrase: segmenter(image, prompts).")
+        if hasattr(self.model, "to_referred"):
+            phrase = Text(expression).text
+            return self._each(image, options, lambda asked: asked.referred(phrase, options))
         return self(image, expression, options=options)
 
     def panoptic(
-        self, image: Photo, things: ClassNames | None = None, stuff: ClassNames | None = None, *, options: Options | None = None
+        self,
+        image: Photo | list[Photo],
+        things: ClassNames | None = None,
+        stuff: ClassNames | None = None,
+        *,
+        options: Options | None = None,
     ) -> Any:
-        """Every pixel's class, and the object that it belongs to.
+        """Every pixel's class, and the object that it belongs to: a `PanopticMap`, or of a list of photos a list.
+
+        ``things``: classes whose objects are told apart; ``stuff``: classes that are one region each. Neither given: the model's own lists.
 
         Raises:
             UnsupportedTask: the model does not tell objects apart.
+            PromptError: a name is empty, or there are too many for one question.
         """
-        raise self._unsupported("panoptic", "For one mask per phrase: segmenter(image, prompts).")
+        self._require("panoptic", "For one mask per phrase: segmenter(image, prompts).")
+        neither = things is None and stuff is None
+        countable = class_list(things if things is not None or neither else (), self.model.things, self.card.name)
+        regions = class_list(stuff if stuff is not None or neither else (), self.model.stuff, self.card.name)
+        return self._each(image, options, lambda asked: asked.panoptic(countable, regions, options))
 
-    def instances(self, image: Photo, classes: ClassNames | None = None, *, options: Options | None = None) -> Any:
-        """Every object of the classes, each with a mask of its own.
+    def instances(
+        self,
+        image: Photo | list[Photo],
+        classes: ClassNames | None = None,
+        *,
+        threshold: float | None = None,
+        options: Options | None = None,
+    ) -> Any:
+        """Every object of the classes, each with a mask of its own: `Instances`, the surest first, or of a list of photos a list.
+
+        ``classes``: None is the model's own list. ``threshold``: score, 0..1, that an object must reach; None is the card's.
 
         Raises:
             UnsupportedTask: the model does not tell objects apart.
+            PromptError: a name is empty, or there are too many for one question.
+            ConfigError: the threshold is no probability.
         """
-        raise self._unsupported("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
+        self._require("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
+        named = class_list(classes, self.model.things, self.card.name)
+        least = probability("threshold", self.card.presence_threshold if threshold is None else threshold)
+        return self._each(image, options, lambda asked: asked.instances(named, least))
 
     def groups(self, image: Photo) -> list[SemanticMap]:
         """Segments before they are named: one map per stage, from small parts to wholes; every pixel belongs to one of each.
@@ -312,13 +352,24 @@ class Segmenter:
             for (labels, scores), called in zip(stages, names, strict=True)
         ]
 
-    def track(self, frames: Iterable[Photo], prompts_or_first_masks: Any) -> Any:
-        """The same objects through the frames of a video.
+    def track(self, frames: Iterable[Photo], prompts_or_first_masks: Any, *, options: Options | None = None) -> Iterator[Masks]:
+        """The same objects through the frames of a video, one `Masks` per frame, made as the iterator is asked for it.
+
+        ``prompts_or_first_masks``: what is in the first frame: `Masks`, an array (K, H, W), or prompts, which are then answered there.
+        One earlier frame is remembered, however long the video is.
 
         Raises:
             UnsupportedTask: the model has no memory of earlier frames.
+            ImageError: a frame cannot be read or has another size than the first, or the masks have.
+            PromptError: there is no object in the first frame.
         """
-        raise self._unsupported("track", "For each frame by itself: segmenter(frame, prompts).")
+        self._require("track", "For each frame by itself: segmenter(frame, prompts).")
+        shown = (self._asked(frame, options) for frame in frames)
+        return tracked(
+            shown,
+            prompts_or_first_masks,
+            lambda first: first.masks(self._words_and_marks(prompts_or_first_masks), (), self.card.threshold, "bilinear"),
+        )
 
     # --- halves that can be kept --------------------------------------------------------------------------------------------------------
 
@@ -389,6 +440,28 @@ class Segmenter:
         alone = any(isinstance(question, _Pending) for question in questions)
         results = in_batches(work, photos, 1 if alone else self.batch_size, "photos")
         return results if isinstance(image, list | tuple) else results[0]
+
+    def _asked(self, photo: Photo, options: Options | None) -> Asked:
+        """A photo, encoded once, for a model that reads the question together with it."""
+        with torch.inference_mode():
+            shown = self._runner.show(photo, options)
+            features = self._runner.whole(shown)
+        return Asked(self.model, self.card, photo.photo if isinstance(photo, ImageEmbedding) else photo, shown.size, features)
+
+    def _each(self, image: Photo | list[Photo], options: Options | None, answer: Callable[[Asked], Result]) -> Result | list[Result]:
+        """One photo, or a list of them, each by itself."""
+
+        def work(batch: Sequence[Photo]) -> list[Result]:
+            with torch.inference_mode():
+                return [answer(self._asked(photo, options)) for photo in batch]
+
+        photos: list[Photo] = list(image) if isinstance(image, list | tuple) else [image]
+        results = in_batches(work, photos, 1, "photos")
+        return results if isinstance(image, list | tuple) else results[0]
+
+    def _words_and_marks(self, prompts: Prompts) -> tuple[Prompt, ...]:
+        """Prompts as they are, checked."""
+        return self.embed_prompts(prompts).prompts if isinstance(prompts, PromptEmbedding) else self._checked(prompts)
 
     def _checked(self, prompts: Any) -> tuple[Prompt, ...]:
         items = as_prompts(prompts)

@@ -37,11 +37,11 @@ class ClipTokenizer:
     def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-        symbols = list(_byte_symbols().values())
+        symbols = list(byte_symbols().values())
         self._tokens = [*symbols, *(symbol + WORD_END for symbol in symbols), *map("".join, merges), START, END]
         ids = {token: index for index, token in enumerate(self._tokens)}
         self.start, self.end = ids[START], ids[END]
-        self._bytes = {symbol: byte for byte, symbol in _byte_symbols().items()}
+        self._bytes = {symbol: byte for byte, symbol in byte_symbols().items()}
         self._split = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
         self._bpe = Tokenizer(models.BPE(vocab=ids, merges=list(merges), end_of_word_suffix=WORD_END))
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -129,7 +129,7 @@ def clip() -> ClipTokenizer:
 
 
 @cache
-def _byte_symbols() -> dict[int, str]:
+def byte_symbols() -> dict[int, str]:
     """Byte -> one printable character, in the order of the vocabulary: printable bytes stand for themselves, the others from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -111,6 +111,7 @@ class Case:
             "fill.image": lambda node: fill.image(*node["fill.image"]),
             "fill.weight": lambda node: _scaled_weight(*node["fill.weight"]),
             "fill.gumbel": lambda node: _gumbel(*node["fill.gumbel"]),
+            "normal": lambda node: _normal(*node["normal"]),
             "tensor": lambda node: torch.from_numpy(self.tensors[node["tensor"]]),
             "table": lambda node: _table(self._find(node["table"]), node.get("key")),
         }
@@ -156,6 +157,10 @@ def _table(path: Path, key: str | None) -> Any:
 
 def _scaled_weight(name: str, shape: list[int], factor: float) -> Tensor:
     return _filled(name, tuple(shape)) * torch.tensor(factor, dtype=torch.float32)
+
+
+def _normal(name: str, shape: list[int]) -> Tensor:
+    return torch.from_numpy(np.random.Generator(np.random.Philox(key=zlib.crc32(name.encode()))).standard_normal(shape, dtype=np.float32))
 
 
 def _gumbel(name: str, shape: list[int]) -> Tensor:

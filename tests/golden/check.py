@@ -26,6 +26,10 @@ import runners_data
 import runners_groupvit
 import runners_groupvit_training
 import runners_metrics
+import runners_psalm
+import runners_psalm_parts
+import runners_psalm_tasks
+import runners_psalm_training
 import torch
 from cases import Case, Check, NotYetError, Results
 
@@ -43,6 +47,10 @@ RUNNERS: dict[str, Runner] = {
     **runners_groupvit.RUNNERS,
     **runners_groupvit_training.RUNNERS,
     **runners_metrics.RUNNERS,
+    **runners_psalm.RUNNERS,
+    **runners_psalm_parts.RUNNERS,
+    **runners_psalm_training.RUNNERS,
+    **runners_psalm_tasks.RUNNERS,
 }
 READ_ONLY = ("inventory", "table")  # kinds to look things up in
 

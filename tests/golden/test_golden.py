@@ -21,8 +21,11 @@ def test_case_is_met(case: Case) -> None:
     assert not beyond
 
 
+NEEDS_DOWNLOAD = {"psalm/tokenization"}  # the exact ids need GPT-2's merges, which `.ci/run` fetches; texts and rules: test_psalm_tokens.py
+
+
 def test_every_kind_with_a_runner_has_a_case_here() -> None:
-    assert {case.kind for case in CASES} == set(check.RUNNERS)
+    assert {case.kind for case in CASES} == set(check.RUNNERS) - NEEDS_DOWNLOAD
 
 
 def test_a_flipped_sign_in_attention_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,25 @@ import typer
 
 from .. import __version__
 from ..errors import PromptSegError
-from . import convert, data, doctor, evaluate, finetune, groups, info, models, pull, segment, semantic, train, verify
+from . import (
+    convert,
+    data,
+    doctor,
+    evaluate,
+    finetune,
+    groups,
+    info,
+    marks,
+    models,
+    panoptic,
+    pull,
+    refer,
+    segment,
+    semantic,
+    track,
+    train,
+    verify,
+)
 
 STOPPED, INTERRUPTED = 1, 130
 
@@ -30,6 +48,10 @@ __all__ = ["app", "main"]
 app = typer.Typer(name="promptseg", no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(epilog=segment.EPILOG)(segment.segment)
 app.command(epilog=semantic.EPILOG)(semantic.semantic)
+app.command(epilog=panoptic.EPILOG)(panoptic.panoptic)
+app.command(epilog=refer.EPILOG)(refer.refer)
+app.command(epilog=marks.EPILOG)(marks.click)
+app.command(epilog=track.EPILOG)(track.track)
 app.command(epilog=groups.EPILOG)(groups.groups)
 app.command()(models.models)
 app.command()(info.info)

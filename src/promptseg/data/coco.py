@@ -16,7 +16,7 @@ from .photosets import segmentation_mask
 from .samples import IGNORE, Labels, LabelSample, PhotoSet, Region, RegionSample, one_of, read_json, read_labels, reason, size_stated
 from .vocabularies import names
 
-__all__ = ["CocoTable", "coco_instances", "coco_panoptic", "coco_stuff", "read_coco"]
+__all__ = ["CocoTable", "coco_instances", "coco_panoptic", "coco_stuff", "panoptic_photos", "panoptic_things", "read_coco"]
 
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
 # category ids 1..182 that no photo of the published maps shows
@@ -168,7 +168,15 @@ def coco_panoptic(root: Path, split: str = "val2017") -> PhotoSet[RegionSample]:
         DataError: the annotation file is missing or malformed.
     """
     one_of(split, SPLITS, "split of COCO panoptic")
-    file = root / "annotations" / f"panoptic_{split}.json"
+    return panoptic_photos("coco-panoptic", root / "annotations" / f"panoptic_{split}.json", root / split)
+
+
+def panoptic_photos(name: str, file: Path, photos: Path) -> PhotoSet[RegionSample]:
+    """Any set in COCO's panoptic format: ``file`` with its maps in the folder of the same name beside it, and the folder of ``photos``.
+
+    Raises:
+        DataError: the annotation file is missing or malformed.
+    """
     table = read_json(file)
     try:
         kinds = {category["id"]: (str(category["name"]), bool(category["isthing"])) for category in table["categories"]}
@@ -178,7 +186,7 @@ def coco_panoptic(root: Path, split: str = "val2017") -> PhotoSet[RegionSample]:
         samples = (
             RegionSample(
                 id=str(image["id"]),
-                path=root / split / image["file_name"],
+                path=photos / image["file_name"],
                 classes=classes,
                 size=size_stated(image, file),
                 regions=partial(_panoptic_regions, maps[image["id"]], segments[image["id"]]),
@@ -186,11 +194,16 @@ def coco_panoptic(root: Path, split: str = "val2017") -> PhotoSet[RegionSample]:
             )
             for image in table["images"]
         )
-        return PhotoSet("coco-panoptic", classes, tuple(samples))
+        return PhotoSet(name, classes, tuple(samples))
     except DataError:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is not in COCO's panoptic format: {error!r} is missing or misplaced. Download it again.") from None
+
+
+def panoptic_things(file: Path) -> frozenset[str]:
+    """Names of the classes of a panoptic file whose objects are counted one by one."""
+    return frozenset(str(category["name"]) for category in read_json(file)["categories"] if category["isthing"])
 
 
 @dataclass(frozen=True, slots=True)

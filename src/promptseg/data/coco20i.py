@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ from torch import Tensor
 from ..errors import ConfigError, DataError
 from .items import PromptData, PromptSample, Support
 from .randomness import Draws
-from .samples import LabelSample, PhotoSet, label_map, one_of, read_labels, read_photo, reason
+from .samples import LabelSample, PhotoSet, label_map, one_of, read_labels, read_photo, read_pickle, reason
 from .tensors import normalised, resize_mask
 from .vocabularies import names
 
@@ -62,13 +60,6 @@ def mask_path(root: Path, photo: str) -> Path:
     return (root / "annotations" / photo).with_suffix(".png")
 
 
-class _Plain(pickle.Unpickler):
-    """Reads dictionaries, lists, texts and numbers; anything that would call code is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
 def _lists(root: Path, split: str, fold: int) -> dict[int, list[str]]:
     """HSNet's list of a fold: class id -> names of photos below ``root``."""
     places = [
@@ -76,8 +67,7 @@ def _lists(root: Path, split: str, fold: int) -> dict[int, list[str]]:
     ]
     file = next((place for place in places if place.is_file()), places[0])
     try:
-        with file.open("rb") as stream:
-            lists = _Plain(stream).load()
+        lists = read_pickle(file)
         return {int(number): [str(photo) for photo in photos] for number, photos in lists.items()}
     except OSError as error:
         raise DataError(f"{file} cannot be read: {reason(error)}. HSNet publishes it as data/splits/coco/{FOLDERS[split]}.") from None

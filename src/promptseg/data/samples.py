@@ -6,6 +6,7 @@ A reader returns a `PhotoSet`: a sequence of `Sample`, of which nothing is decod
 from __future__ import annotations
 
 import json
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -178,6 +179,19 @@ def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
         raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}. Download it again.") from None
+
+
+class _Plain(pickle.Unpickler):
+    """Reads dictionaries, lists, texts and numbers; anything that would call code is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_pickle(path: Path) -> Any:
+    """A pickle of plain values, of Python 2, too; a damaged one, or one that would call code, may raise nearly anything."""
+    with path.open("rb") as stream:
+        return _Plain(stream, encoding="utf-8", errors="replace").load()
 
 
 def read_lines(path: Path) -> list[str]:

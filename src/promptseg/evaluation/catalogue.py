@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
+from .clicks import CocoInteractive
+from .expressions import GRefCoco, RefCoco, RefCocoSentences
 from .generalisation import Generalisation
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
 from .open_vocabulary import Ade150, Ade847, Context59, Context459, Voc20, Voc20b
 from .own import Own
+from .panoptic import AdePanoptic, CocoPanoptic
 from .pocket import Pocket
 from .protocol import Protocol
 from .referring import Ablation, Referring, ReferringVisual
+from .videos import Davis2017
 from .zero_shot import PascalZeroShot
 
 __all__ = ["PROTOCOLS", "options", "protocol"]
@@ -41,6 +45,13 @@ KINDS: tuple[type[Protocol], ...] = (
     Context59,
     Voc20,
     Voc20b,
+    CocoPanoptic,
+    AdePanoptic,
+    RefCoco,
+    RefCocoSentences,
+    GRefCoco,
+    CocoInteractive,
+    Davis2017,
 )
 PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 

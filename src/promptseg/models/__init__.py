@@ -4,7 +4,8 @@ A family's module offers, without importing torch, ``CARDS`` (its entries in the
 conversion rules; "official" and "hf" are what `zoo.to_official` writes); on first use ``Model``, the network (`contracts.Network`), with
 ``Model(config)`` and ``Model.from_official(config, *state_dicts)``; and, where outputs of the real weights are published, ``verification``
 (see `zoo.verification`). A family whose folders store weights in another form than its network holds them (half precision, say) offers
-``pack(state_dict)`` and ``unpack(tensors)``, names and tensors both ways.
+``pack(state_dict)`` and ``unpack(tensors)``, names and tensors both ways. A ``Model`` too large for two copies in memory offers
+``from_own(config, tensors)``, one that needs more than tensors ``accompany(folder)`` and ``save_beside(folder)``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ FAMILIES: dict[str, str] = {
     "catseg": "promptseg.models.catseg",
     "groupvit": "promptseg.models.groupvit",
     "pocket": "promptseg.models.pocket",
+    "psalm": "promptseg.models.psalm",
 }
 
 

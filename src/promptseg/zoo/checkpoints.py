@@ -73,6 +73,8 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str) -> Pat
     about: dict[str, Any] = {"format": FORMAT, "version": 1, "family": _family_of(model), "card": card, "config": to_plain(model.config)}
     (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
+    if save_beside := getattr(model, "save_beside", None):
+        save_beside(folder)
     packed = getattr(family(about["family"]), "pack", dict)(model.state_dict())
     save_file({name: tensor.detach().contiguous() for name, tensor in packed.items()}, unfinished, {"format": "pt"})
     with suppress(OSError):  # a file system without modes
@@ -98,9 +100,14 @@ def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
     if not (folder / WEIGHTS_FILE).is_file():
         raise WeightsNotFound(f"The folder {folder} has no {WEIGHTS_FILE}; convert or pull the model again.")
     package = family(entry.family)
-    model: nn.Module = package.Model(config)
-    load(model, getattr(package, "unpack", dict)(read_weights(folder / WEIGHTS_FILE)))
-    return model.eval(), replace(entry, config=config)
+    tensors = getattr(package, "unpack", dict)(read_weights(folder / WEIGHTS_FILE))
+    model: nn.Module
+    if hasattr(package.Model, "from_own"):
+        model = package.Model.from_own(config, tensors)
+    else:
+        model = package.Model(config)
+        load(model, tensors)
+    return _accompanied(model, folder).eval(), replace(entry, config=config)
 
 
 def is_folder(path: Path) -> bool:
@@ -130,8 +137,9 @@ def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
     if not files:
         raise WeightsNotFound("No weight file was named.")
     paths = [Path(file) for file in files]
+    folder = paths[0] if paths[0].is_dir() else paths[0].parent
     try:
-        return from_official(card, *map(read_weights, paths))
+        return _accompanied(from_official(card, *map(read_weights, paths)), folder)
     except WeightsError as error:
         entry = find_card(card)
         companions = _companions(entry, paths)
@@ -141,6 +149,13 @@ def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
         if not error.missing or not companions:
             raise
         return from_official(card, *map(read_weights, companions))
+
+
+def _accompanied(model: nn.Module, folder: Path) -> nn.Module:
+    """The network with what else it takes from the folder of its weights, such as a tokenizer."""
+    if accompany := getattr(model, "accompany", None):
+        accompany(folder)
+    return model
 
 
 def _companions(entry: Card, paths: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,163 @@
+"""PSALM's benchmarks on miniatures: an answerer that knows the truth gets everything, one that knows a part what the rules give it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import replicas
+import small_psalm
+from promptseg import zoo
+from promptseg.data import instructions
+from promptseg.errors import ConfigError, DataError
+from promptseg.evaluation import evaluate, protocol
+from promptseg.maps import PanopticMap, Segment
+from promptseg.segmenter import Segmenter
+
+SIZE = replicas.COCO_SIZE
+PERSON = np.zeros(SIZE, dtype=np.bool_)
+PERSON[5:20, 5:25] = True
+HALF = PERSON.copy()
+HALF[5:20, 15:25] = False
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(small_psalm.model(), small_psalm.card(), device="cpu", precision="float32")
+
+
+class Knowing(Segmenter):
+    """Answers with given masks; everything else is the tiny model's."""
+
+    def __init__(self, *masks: NDArray[np.bool_]) -> None:
+        super().__init__(small_psalm.model(), small_psalm.card(), device="cpu", precision="float32")
+        self.masks, self.asked = masks, list[Any]()
+
+    def __call__(self, image: Any, prompts: Any, **_: Any) -> Any:
+        self.asked.append(prompts)
+        return [SimpleNamespace(mask=mask) for mask in self.masks[: len(prompts) if isinstance(prompts, list) else 1]]
+
+    def refer(self, image: Any, expression: str, **_: Any) -> Any:
+        self.asked.append(expression)
+        return [SimpleNamespace(mask=self.masks[0])]
+
+    def panoptic(self, image: Any, things: Any = None, stuff: Any = None, **_: Any) -> Any:
+        assert (tuple(things), tuple(stuff)) == (("person",), ("grass-merged",))
+        return PanopticMap(np.where(self.masks[0], 0, 1), [Segment("person", True, 0.9), Segment("grass-merged", False, 0.9)])
+
+    def semantic(self, image: Any, classes: Any = None, **_: Any) -> Any:
+        return SimpleNamespace(labels=np.where(self.masks[0], 0, 1).astype(np.int16))
+
+    def instances(self, image: Any, classes: Any = None, **_: Any) -> Any:
+        found = SimpleNamespace(mask=self.masks[0], score=0.9)
+        return type("Found", (list,), {"labels": ["person"]})([found])
+
+    def track(self, frames: Any, first: Any, **_: Any) -> Iterator[Any]:
+        for _ in frames:
+            yield [SimpleNamespace(mask=mask) for mask in self.masks[: len(first)]]
+
+
+def values(name: str, root: Path, model: Segmenter, **options: Any) -> dict[str, float]:
+    return {row.name: row.value for row in evaluate(protocol(name, root, **options), model, resamples=2)}
+
+
+def references(root: Path, kind: str = "referring") -> Path:
+    """One person with two sentences; for gRefCOCO also an expression for nothing."""
+    replicas.coco_instances(root)
+    ref = {"split": "val", "ann_id": 1, "image_id": 1, "file_name": "000000000001.jpg", "sentences": [{"sent": "a man"}, {"sent": "left"}]}
+    table = replicas.coco_table()
+    if kind == "generalised":
+        nothing = {**ref, "ann_id": [-1], "sentences": [{"sent": "a horse"}]}
+        entries = instructions.generalised([{**ref, "ann_id": [1]}, nothing], table, "val")
+    else:
+        entries = instructions.referring([ref], table, "val")
+    replicas.write_json(root / "val.json", entries)
+    return root
+
+
+def test_expressions_together_and_one_by_one(tmp_path: Path) -> None:
+    root = references(tmp_path)
+    together, single = Knowing(HALF), Knowing(PERSON)
+    found = values("refcoco", root, together, photos="val2017")
+    assert (found["cIoU"], found["mIoU"], found["Pr@0.7"]) == (pytest.approx(0.5), pytest.approx(0.5, abs=1e-6), 0)
+    assert together.asked == ["a man. left"]
+    assert values("refcoco-sentences", root, single, photos="val2017")["cIoU"] == 1
+    assert single.asked == ["a man", "left"]
+
+
+def test_expressions_for_nothing(tmp_path: Path) -> None:
+    root = references(tmp_path, "generalised")
+    found = values("grefcoco", root, Knowing(PERSON), photos="val2017")
+    assert found == {"cIoU": pytest.approx(2 / 3), "gIoU": pytest.approx(2 / 3), "N-acc": 0, "T-acc": 1}
+
+
+def test_clicks_of_every_kind(tmp_path: Path, segmenter: Segmenter) -> None:
+    replicas.coco_instances(tmp_path)
+    table = replicas.coco_table(1)
+    table["annotations"] = table["annotations"][:2]  # a person, and a crowd that is left out
+    replicas.write_json(tmp_path / "instances_val2017_interactive.json", instructions.interactive(table, Random(0)))
+    knowing = Knowing(PERSON)
+    found = values("coco-interactive", tmp_path, knowing)
+    assert len(found) == 8
+    assert min(found.values()) > 0.9999
+    assert [len(asked) for asked in knowing.asked] == [1, 1, 1, 1]
+    areas = [np.asarray(asked[0].mask).sum() for asked in knowing.asked]
+    assert 200 < areas[0] <= 317  # a disc around a point
+    only = values("coco-interactive", tmp_path, segmenter, kinds="box")
+    assert set(only) == {"cIoU, box", "mIoU, box"}
+    with pytest.raises(ConfigError, match="kinds are some of"):
+        protocol("coco-interactive", tmp_path, kinds="hand")
+
+
+@pytest.mark.parametrize("name", ["coco-panoptic", "ade20k-panoptic"])
+def test_things_and_stuff(name: str, tmp_path: Path, segmenter: Segmenter) -> None:
+    root = replicas.coco_panoptic(tmp_path)
+    if name == "ade20k-panoptic":
+        (root / "annotations" / "panoptic_val2017.json").rename(root / "ade20k_panoptic_val.json")
+        (root / "annotations" / "panoptic_val2017").rename(root / "ade20k_panoptic_val")
+        (root / "images").mkdir()
+        (root / "val2017").rename(root / "images" / "validation")
+    found = values(name, root, Knowing(PERSON))
+    assert (found["PQ, things"], found["AP"], found["AP50"]) == (1, 1, 1)
+    assert found["PQ, stuff"] > 0.95  # grass reaches under the crowd
+    assert found["mIoU"] > 0.9
+    half = values(name, root, Knowing(HALF))
+    assert (half["PQ, things"], half["AP"]) == (0, 0)  # an overlap of exactly one half is no match
+    tiny = values(name, root, segmenter)
+    assert all(0 <= value <= 1 for value in tiny.values())
+
+
+def test_videos(tmp_path: Path, segmenter: Segmenter) -> None:
+    other = np.zeros(SIZE, dtype=np.bool_)
+    other[22:28, 5:25] = True
+    for number in range(5):
+        replicas.photo(tmp_path / "JPEGImages" / "480p" / "one" / f"{number:05d}.jpg", SIZE, number)
+        replicas.labels(tmp_path / "Annotations" / "480p" / "one" / f"{number:05d}.png", (PERSON + 2 * other).astype(np.uint8))
+    (tmp_path / "ImageSets" / "2017").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_text("one\n", encoding="utf-8")
+    knowing = values("davis2017", tmp_path, Knowing(PERSON, other))
+    assert (knowing["J&F"], knowing["J, decay"]) == (1, 0)
+    half = values("davis2017", tmp_path, Knowing(HALF, other), split="all")
+    assert half["J, mean"] == pytest.approx(0.75)
+    assert 0 <= values("davis2017", tmp_path, segmenter)["J&F"] <= 1
+    with pytest.raises(DataError, match=r"test\.txt"):
+        evaluate(protocol("davis2017", tmp_path, split="test"), segmenter)
+
+
+def test_files_that_are_something_else(tmp_path: Path, segmenter: Segmenter) -> None:
+    (tmp_path / "val.json").write_text(json.dumps([{"image": "x"}]), encoding="utf-8")
+    with pytest.raises(DataError, match="promptseg data prepare"):
+        evaluate(protocol("refcoco", tmp_path), segmenter)
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    table = evaluate(protocol("refcoco", references(tmp_path), photos="val2017"), Knowing(PERSON), resamples=0)
+    assert table.published == {"psalm": {"cIoU": zoo.card("psalm").metrics["refcoco/cIoU"]}}
