@@ -144,7 +144,26 @@ class GroupLogits:
     prompts: tuple[Prompt, ...]
 
 
-Prediction: TypeAlias = DenseLogits | GroupLogits  # queries and detections join here with the first family that returns them
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes of single things, best first; of images with fewer than N the rest has the score 0.
+
+    ``boxes`` (B, N, 4) float x0, y0, x1, y1, in pixels of the network's input, and once merged in those of the photo. ``scores`` (B, N)
+    0..1. ``labels`` (B, N): index into the network's ``classes``. ``masks`` (B, N, m, m) logits inside the box; None: boxes are all.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """What is looked at to see whether the network computed numbers."""
+        return self.scores
+
+
+Prediction: TypeAlias = DenseLogits | GroupLogits | Detections  # queries join here with the first family that returns them
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ def roi_align(features: Tensor, rois: Tensor, out: int, scale: float) -> Tensor:
 
     As mmcv's with ``aligned=True`` and ``sampling_ratio=0``: half a cell is taken off, and each of the out * out bins is the mean of
     ceil(height / out) * ceil(width / out) bilinear samples at the centres of equal parts. A sample more than a cell outside is 0, one
-    nearer takes the border's value; a box without extent gives 0.
+    nearer takes the border's value; a box without extent gives 0. Features of any type are read, and given back, in that of the rois.
     """
-    result = features.new_zeros(len(rois), features.shape[1], out, out)
+    result = rois.new_zeros(len(rois), features.shape[1], out, out)
     low, high = (rois[:, 1:3] * scale - 0.5), (rois[:, 3:5] * scale - 0.5)
     counts = ((high - low) / out).ceil().long().clamp(min=0)
     keys = torch.cat([rois[:, :1].long(), counts], 1)
@@ -26,7 +26,7 @@ def roi_align(features: Tensor, rois: Tensor, out: int, scale: float) -> Tensor:
             chosen = (keys == keys.new_tensor([image, across, down])).all(1).nonzero()[:, 0]
             x, fits_x = _places(low[chosen, 0], high[chosen, 0], out, across, features.shape[3])
             y, fits_y = _places(low[chosen, 1], high[chosen, 1], out, down, features.shape[2])
-            samples = _samples(features[image], x, y)
+            samples = _samples(features[image].to(rois), x, y)
             inside = (fits_y[:, :, None] & fits_x[:, None]).flatten(0, 1)
             samples = samples if bool(inside.all()) else samples * inside
             pooled = F.avg_pool2d(samples, (down, across))  # (C, n * out, out)
@@ -37,7 +37,7 @@ def roi_align(features: Tensor, rois: Tensor, out: int, scale: float) -> Tensor:
 def _samples(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """features (C, h, w) at the columns x (n, q) and rows y (n, p) of n boxes -> (C, n * p, q)."""
     grid = torch.stack(torch.broadcast_tensors(x[:, None], y[:, :, None]), -1).flatten(0, 1)
-    return F.grid_sample(features[None], grid[None].to(features), padding_mode="border", align_corners=False)[0]
+    return F.grid_sample(features[None], grid[None], padding_mode="border", align_corners=False)[0]
 
 
 def _places(low: Tensor, high: Tensor, bins: int, parts: int, size: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def levels(rois: Tensor, count: int, finest: float = 56) -> Tensor:
 
 def pyramid_align(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, out: int) -> Tensor:
     """`roi_align` of every box on the level of its size -> (N, C, out, out)."""
-    result = pyramid[0].new_zeros(len(rois), pyramid[0].shape[1], out, out)
+    result = rois.new_zeros(len(rois), pyramid[0].shape[1], out, out)
     where = levels(rois, len(pyramid))
     for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
         chosen = (where == level).nonzero()[:, 0]
