@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...contracts import Preprocess
+from ...contracts import Options, Preprocess
 from ...errors import ConfigError
 from ...nn.clip_config import AttentionPoolConfig, ClipResNetConfig, ClipTextConfig, ClipVisionConfig
 
@@ -218,3 +218,15 @@ class DenseClipConfig:
         if self.language is not None:
             widths[self.language.level] += len(self.classes)
         return tuple(widths[self.neck.start :])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseClipOptions(Options):
+    """How DenseCLIP's segmenters are asked: ``mode`` "slide", overlapping windows, as all published figures; "whole", one look."""
+
+    mode: Literal["slide", "whole"] = "slide"
+
+    def __post_init__(self) -> None:
+        Options.__post_init__(self)
+        if self.mode not in ("slide", "whole"):
+            raise ConfigError(f"mode is 'slide' or 'whole', not {self.mode!r}.")

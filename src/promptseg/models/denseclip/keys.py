@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...contracts import Rename, Rule
 from ...nn.clip_keys import openai_image, openai_resnet, openai_text
 
@@ -28,10 +30,22 @@ def context_decoder(theirs: str = "context_decoder.", ours: str = "context_decod
     return (Rename(f"{theirs}{{rest}}", f"{ours}{{rest}}"),)
 
 
+def semantic_head(theirs: str = "decode_head.", ours: str = "head.") -> tuple[Rule, ...]:
+    """Semantic FPN's head."""
+    return (
+        Rename(f"{theirs}conv_seg.{{rest}}", f"{ours}classify.{{rest}}"),
+        Rename(f"{theirs}scale_heads.{{i}}.{{j}}.{{rest}}", f"{ours}scales.{{i}}.{{j}}.{{rest}}"),
+    )
+
+
+# all but the heads
 SHARED: tuple[Rule, ...] = (
-    Rename("contexts", "contexts"),
+    Rename("contexts", "text.contexts"),
     Rename("gamma", "gamma"),
     *context_decoder(),
     *pyramid(),
     *openai_text("text_encoder.", "text."),
+    *backbone("backbone.", "image."),
 )
+
+LAYOUTS: Mapping[str, tuple[Rule, ...]] = {"official": (*SHARED, *semantic_head())}

@@ -5,20 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import PromptError
 from ...nn.clip import TextTower
+from ...nn.clip_config import ClipTextConfig
 from ...tokenizers import clip as clip_tokenizer
 
 SEQUENCES_AT_ONCE = 512  # bounds the memory that contexts of every image take
 
 
 class ContextTextTower(TextTower):
-    """CLIP's text tower reading [start][contexts][rest of the name]; ``context`` counts all three."""
+    """CLIP's text tower reading [start][contexts][rest of the name]; ``context`` counts all three.
 
-    def embed(self, ids: Tensor, contexts: Tensor) -> Tensor:
-        """ids (K, L) int64 as `class_tokens` gives them; contexts (B, N, W), one set for all classes -> (B, K, E), not normalised."""
+    ``contexts``: how many learned vectors of its own it has, (1, N, W); 0: they are always given.
+    """
+
+    def __init__(self, config: ClipTextConfig, contexts: int = 0) -> None:
+        super().__init__(config)
+        # standard deviation 1, cut at 2, though CLIP's own words have 0.02: what the published code draws
+        self.contexts = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, contexts, config.width))) if contexts else None
+
+    def embed(self, ids: Tensor, contexts: Tensor | None = None) -> Tensor:
+        """ids (K, L) int64 as `class_tokens` gives them; contexts (B, N, W), one set for all classes, or the tower's own -> (B, K, E).
+
+        The embeddings are not normalised.
+        """
+        if contexts is None:
+            assert self.contexts is not None
+            contexts = self.contexts
         batch, count = len(contexts), contexts.shape[1]
         words: Tensor = self.token_embedding(ids)  # (K, L, W)
         classes = len(ids)
