@@ -24,6 +24,7 @@ import runners_clipseg
 import runners_clipseg_training
 import runners_data
 import runners_denseclip
+import runners_denseclip_detection
 import runners_denseclip_parts
 import runners_groupvit
 import runners_groupvit_training
@@ -43,6 +44,7 @@ RUNNERS: dict[str, Runner] = {
     **runners_clipseg_training.RUNNERS,
     **runners_data.RUNNERS,
     **runners_denseclip.RUNNERS,
+    **runners_denseclip_detection.RUNNERS,
     **runners_denseclip_parts.RUNNERS,
     **runners_groupvit.RUNNERS,
     **runners_groupvit_training.RUNNERS,

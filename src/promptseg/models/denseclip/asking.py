@@ -23,4 +23,4 @@ class DetectionOptions(Options):
         if not 32 <= self.short <= self.long <= 1344:
             raise ConfigError(f"short and long are sides in pixels, 32 to 1344, the shorter one first; not {self.short} and {self.long}.")
         if (self.fit, self.size, self.tile) != (None, None, None):
-            raise ConfigError("Detectors see the whole photo in its own aspect; leave fit, size and tile out, and choose with short and long.")
+            raise ConfigError("Detectors see the whole photo in its own aspect: leave fit, size and tile out, choose with short and long.")

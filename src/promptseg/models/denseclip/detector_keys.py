@@ -1,20 +1,16 @@
-"""How the tensors of the published detectors map to ours; the parts that they share with the segmenters are in `keys`."""
+"""How the heads of the published detectors map to ours."""
 
 from __future__ import annotations
 
 from ...contracts import Rename, Rule
-from .keys import SHARED, backbone
 
-_ROI = "roi_head."
+_BOX, _MASK = "roi_head.bbox_head.", "roi_head.mask_head."
 
-DETECTORS: tuple[Rule, ...] = (
-    *SHARED,
-    *backbone("backbone."),
+DETECTOR_HEADS: tuple[Rule, ...] = (
+    *(Rename(f"bbox_head.{tower}.{{i}}.conv.{{rest}}", f"head.{tower}.{{i}}.{{rest}}") for tower in ("cls_convs", "reg_convs")),
+    Rename("bbox_head.retina_{rest}", "head.retina_{rest}"),
     Rename("rpn_head.{rest}", "head.rpn.{rest}"),
-    Rename(f"{_ROI}bbox_head.{{rest}}", "head.box.{rest}"),
-    Rename(f"{_ROI}mask_head.convs.{{i}}.conv.{{rest}}", "head.mask.convs.{i}.{rest}"),
-    Rename(f"{_ROI}mask_head.{{rest}}", "head.mask.{rest}"),
-    Rename("bbox_head.cls_convs.{i}.conv.{rest}", "head.cls_convs.{i}.{rest}"),
-    Rename("bbox_head.reg_convs.{i}.conv.{rest}", "head.reg_convs.{i}.{rest}"),
-    Rename("bbox_head.{rest}", "head.{rest}"),
+    Rename(f"{_BOX}{{rest}}", "head.box.{rest}"),
+    Rename(f"{_MASK}convs.{{i}}.conv.{{rest}}", "head.mask.convs.{i}.{rest}"),
+    Rename(f"{_MASK}{{rest}}", "head.mask.{rest}"),
 )

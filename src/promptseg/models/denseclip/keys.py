@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ...contracts import Rename, Rule
 from ...nn.clip_keys import openai_image, openai_resnet, openai_text
+from .detector_keys import DETECTOR_HEADS
 
 
 def backbone(theirs: str, ours: str = "image.") -> tuple[Rule, ...]:
@@ -48,4 +49,4 @@ SHARED: tuple[Rule, ...] = (
     *backbone("backbone.", "image."),
 )
 
-LAYOUTS: Mapping[str, tuple[Rule, ...]] = {"official": (*SHARED, *semantic_head())}
+LAYOUTS: Mapping[str, tuple[Rule, ...]] = {"official": (*SHARED, *semantic_head(), *DETECTOR_HEADS)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,11 @@ PROPOSAL_OVERLAP = 0.7
 class Draws:
     """How many anchors and boxes the losses look at; None: all of them."""
 
-    anchors: Sampling | None = Sampling(count=256, positive=0.5)
-    boxes: Sampling | None = Sampling(count=512, positive=0.25)
+    anchors: Sampling | None
+    boxes: Sampling | None
+
+
+PUBLISHED = Draws(anchors=Sampling(count=256, positive=0.5), boxes=Sampling(count=512, positive=0.25))
 
 
 class Proposals(nn.Module):
@@ -111,7 +115,7 @@ class MaskBranch(nn.Module):
     def __init__(self, inputs: int, classes: int, config: MaskHead) -> None:
         super().__init__()
         widths = [inputs, *[config.mask_channels] * config.mask_convs]
-        self.convs = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths))
         self.upsample = nn.ConvTranspose2d(widths[-1], config.mask_channels, 2, stride=2)
         self.conv_logits = nn.Conv2d(config.mask_channels, classes, 1)
         for conv in self.convs:
@@ -160,7 +164,7 @@ class MaskRcnn(nn.Module):
 
     # --- losses -------------------------------------------------------------------------------------------------------------------------
 
-    def losses(self, pyramid: Sequence[Tensor], truths: Sequence[Truth], draws: Draws = Draws()) -> dict[str, Tensor | list[Tensor]]:
+    def losses(self, pyramid: Sequence[Tensor], truths: Sequence[Truth], draws: Draws = PUBLISHED) -> dict[str, Tensor | list[Tensor]]:
         """Of the proposals (per level), and of classes, boxes and masks on a sample of them."""
         levels = self.rpn(pyramid)
         proposals = [boxes for boxes, _ in self.rpn.propose(levels, [truth.size for truth in truths], 2000)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class RetinaNet(nn.Module):
         self.classes = classes
         self.anchors = Anchors(STRIDES, 4, [2 ** (step / 3) for step in range(3)])
         widths = [inputs, *[config.channels] * config.convs]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.cls_convs = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairs)
         self.reg_convs = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairs)
         self.retina_cls = nn.Conv2d(widths[-1], self.anchors.count * classes, 3, padding=1)
@@ -78,7 +79,9 @@ class RetinaNet(nn.Module):
         logits = [rows(level, self.classes) for level in levels.logits]
         lengths = [level.shape[1] for level in logits]
         parts = zip(logits, wanted.split(lengths, 1), counts.split(lengths, 1), strict=True)
-        scored = [(focal(level, F.one_hot(label, self.classes + 1)[..., :-1].float()) * count).sum() / total for level, label, count in parts]
+        scored = [
+            (focal(level, F.one_hot(label, self.classes + 1)[..., :-1].float()) * count).sum() / total for level, label, count in parts
+        ]
         return {"loss_cls": scored, "loss_bbox": box_losses([rows(level, 4) for level in levels.deltas], anchors, truths, matches, total)}
 
     def _labels(self, truth: Truth, matches: Tensor) -> Tensor:
