@@ -18,6 +18,7 @@ import torch
 from . import zoo
 from .batching import in_batches
 from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task, probability
+from .detections import chosen, instances
 from .devices import cache_folder, choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
@@ -26,7 +27,7 @@ from .inference import Runner
 from .postprocess import semantic_map
 from .prompt_store import PromptStore
 from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text, as_prompts
-from .results import Masks, SemanticMap
+from .results import Instances, Masks, SemanticMap
 from .semantics import Background, ClassNames, Contest
 from .sources import Upsample
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     Photo: TypeAlias = ImageInput | ImageEmbedding
 
 Result = TypeVar("Result")
+Wanted: TypeAlias = str | Sequence[str] | None
 Prompts: TypeAlias = str | Prompt | Sequence[str | Prompt] | PromptEmbedding
 
 KINDS: dict[type, PromptKind] = {
@@ -280,13 +282,47 @@ class Segmenter:
         """
         raise self._unsupported("panoptic", "For one mask per phrase: segmenter(image, prompts).")
 
-    def instances(self, image: Photo, classes: ClassNames | None = None, *, options: Options | None = None) -> Any:
-        """Every object of the classes, each with a mask of its own.
+    @overload
+    def instances(
+        self,
+        image: list[Photo],
+        classes: Wanted = None,
+        *,
+        threshold: float | None = None,
+        options: Options | None = None,
+    ) -> list[Instances]: ...
+    @overload
+    def instances(
+        self, image: Photo, classes: Wanted = None, *, threshold: float | None = None, options: Options | None = None
+    ) -> Instances: ...
+    def instances(
+        self,
+        image: Photo | list[Photo],
+        classes: Wanted = None,
+        *,
+        threshold: float | None = None,
+        options: Options | None = None,
+    ) -> Instances | list[Instances]:
+        """Every object of the classes, each with a mask of its own, the surest first.
+
+        ``classes``: some of those that the model was trained on; None: all of them. ``threshold``: score, 0..1, that an object must reach;
+        None is the card's. A detector without masks (RetinaNet) gives its boxes, filled, as masks.
 
         Raises:
             UnsupportedTask: the model does not tell objects apart.
+            PromptError: a class that the model does not know.
+            ConfigError: the threshold is no probability, or the options are impossible.
         """
-        raise self._unsupported("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
+        self._require("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
+        known: tuple[str, ...] = self.model.classes
+        wanted = chosen(classes, known, self.card.name)
+        least = probability("threshold", self.card.presence_threshold if threshold is None else threshold)
+
+        def found(photo: ImageInput, size: Size, answer: Any) -> Instances:
+            present, name = self.card.presence_threshold, self.card.name
+            return instances(answer, size, known, wanted=wanted, threshold=least, presence_threshold=present, photo=photo, model=name)
+
+        return self._answer(image, (self._question([Text(name) for name in known]),), options, found)
 
     def groups(self, image: Photo) -> list[SemanticMap]:
         """Segments before they are named: one map per stage, from small parts to wholes; every pixel belongs to one of each.

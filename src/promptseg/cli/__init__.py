@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import PromptSegError
-from . import convert, data, doctor, evaluate, finetune, groups, info, models, pull, segment, semantic, train, verify
+from . import convert, data, doctor, evaluate, finetune, groups, info, instances, models, pull, segment, semantic, train, verify
 
 STOPPED, INTERRUPTED = 1, 130
 
@@ -30,6 +30,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(name="promptseg", no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(epilog=segment.EPILOG)(segment.segment)
 app.command(epilog=semantic.EPILOG)(semantic.semantic)
+app.command(epilog=instances.EPILOG)(instances.instances)
 app.command(epilog=groups.EPILOG)(groups.groups)
 app.command()(models.models)
 app.command()(info.info)

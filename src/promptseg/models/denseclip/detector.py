@@ -72,21 +72,27 @@ class Detector(DenseClip):
         return DetectorImage(super().encode_image(pixel_values[:, :3]), sizes)
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
-        """The class names, all of them in the order of training -> conditions (K, C); of a baseline, which reads no words, (K, 1).
+        """Bare names -> embeddings (N, C), the image not yet seen; of a baseline, which reads no words, zeros (N, 1).
 
         Raises:
-            PromptError: anything else; the head knows these classes alone.
+            PromptError: another type of prompt, or a name that is too long.
         """
-        names = tuple(prompt.text for prompt in prompts if isinstance(prompt, Text))
-        if names != self.classes:
-            raise PromptError(f"This detector knows its {len(self.classes)} classes and no others; it is always asked for all of them.")
-        condition = self.neck.laterals[0].bias.new_zeros(len(names), 1) if self.text is None else self.class_embeddings()
+        names = [prompt.text for prompt in prompts if isinstance(prompt, Text)]
+        if len(names) < len(prompts):
+            raise PromptError("DenseCLIP's detectors take the names of their classes and no other prompts.")
+        condition = self.neck.laterals[0].weight.new_zeros(len(names), 1) if self.text is None else self.class_embeddings(names)
         return PromptFeatures(tuple(prompts), condition)
 
     def decode(self, image: DetectorImage, prompts: PromptFeatures) -> Detections:
-        """At most 100 boxes per image, in pixels of the network's input."""
+        """At most 100 boxes per image, in pixels of the network's input.
+
+        Raises:
+            PromptError: the prompts are not the classes that the head knows, all of them and in its order.
+        """
+        if tuple(getattr(prompt, "text", None) for prompt in prompts.prompts) != self.classes:
+            raise PromptError(f"This detector knows its {len(self.classes)} classes and no others; ask it for all of them, in their order.")
         sizes = [(int(height), int(width)) for height, width in image.sizes.tolist()]
-        scores = None if self.text is None else self.guide(image.encoded, prompts.condition).scores
+        scores = None if self.text is None else self.guide(image.encoded, prompts.condition.to(image.encoded.maps[0])).scores
         return as_batch(self.head.detect(self.pyramid(image.encoded, scores), sizes))
 
     def forward(self, pixel_values: Tensor) -> Detections:
