@@ -205,7 +205,8 @@ class Network(Protocol):
     ``prepare(pixels, view)`` what becomes of a view's pixels (3, h, w) before they are encoded;
     ``to_scores(prediction, size)`` a photo's merged prediction as probabilities (H, W), class by class, where these are not the squashed
     and enlarged logits;
-    ``prompt_weights`` the module that decides the conditions of texts, which are then kept on disk, too.
+    ``prompt_weights`` the module that decides the conditions of texts, which are then kept on disk, too;
+    ``classes`` the names that it was trained on, which are asked where nobody names any.
 
     A family whose answers are no logit per pixel and prompt merges into an object of its own and offers ``to_masks(merged)`` -> DenseLogits
     and ``to_semantic(merged, synonyms, threshold)`` -> labels (H, W) int16, -1 for nothing, and scores (C,), 0..1: ``synonyms`` says how

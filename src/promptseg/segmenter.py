@@ -227,7 +227,7 @@ class Segmenter:
         """The most probable class of every pixel, or nothing, -1 in the map.
 
         ``classes``: names, or `Classes`; a list of synonyms in place of a name counts as one class, as probable as the most probable of
-        them. Without any every pixel is nothing.
+        them. None: those that the model was trained on, if it has such a list. Without any every pixel is nothing.
         ``background``: a probability makes nothing of the pixels of which no class is more probable, so 0 gives every pixel a class; a
         name, or names, compete as well, and their pixels are nothing. None is the card's rule: its threshold for `pocket`, which is trained
         to say what is not there, and for GroupViT, whose authors set one; no background for CLIPSeg, whose authors take the best class.
@@ -238,6 +238,7 @@ class Segmenter:
             ConfigError: the background threshold is no probability.
         """
         self._require("semantic")
+        classes = getattr(self.model, "classes", None) if classes is None else classes
         if classes is None:
             raise PromptError(
                 f"{self.card.name!r} has no list of classes of its own. Name them: semantic(image, ['sky', 'grass', 'a dog'])."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import fill
+import torch
 import torch.nn.functional as F
 from cases import Case, Results
 from runners_clip import with_counters
@@ -23,13 +25,16 @@ from promptseg.models.denseclip.config import (
     VitBackbone,
 )
 from promptseg.models.denseclip.context import ContextDecoder, DecoderLayer
+from promptseg.models.denseclip.core import DenseClip
+from promptseg.models.denseclip.keys import SHARED
 from promptseg.models.denseclip.keys import backbone as backbone_keys
+from promptseg.models.denseclip.start import start_from_clip
 from promptseg.models.denseclip.text import ContextTextTower, class_tokens
 from promptseg.models.denseclip.vit import DenseVit
 from promptseg.nn.clip_config import AttentionPoolConfig, ClipTextConfig
 from promptseg.nn.clip_keys import openai_text
 from promptseg.nn.clip_resnet import AttentionPool, Bottleneck
-from promptseg.nn.conversion import load, load_official
+from promptseg.nn.conversion import load, load_official, to_official
 from promptseg.tokenizers import clip as clip_tokenizer
 
 # --- configurations ---------------------------------------------------------------------------------------------------------------------
@@ -181,7 +186,23 @@ def tokenize(case: Case) -> Results:
     return {"ids": padded(ids, length), "end": ids.argmax(-1), "raises": False}
 
 
+def init_from_clip(case: Case) -> Results:
+    """Both towers from CLIP's file."""
+    args = case.args
+    entries = [entry for entry in args["clip_entries"] if "float" in entry["dtype"]]
+    clip = {entry["name"]: torch.from_numpy(fill.weight(entry["name"], entry["shape"])) for entry in entries}
+    net = DenseClip(config_of(args["config"], None))
+    found = start_from_clip(net, clip, partial=True)
+    results: dict[str, Any] = dict(to_official(SHARED, net.state_dict(), partial=True))
+    for prefix in ("backbone.", "text_encoder."):
+        missing = [name.removeprefix(prefix) for name in found.missing if name.startswith(prefix)]
+        results |= {f"{prefix}missing_count": len(missing), f"{prefix}missing_first_12": missing[:12]}
+        results[f"{prefix}unexpected"] = [name.removeprefix(prefix) for name in found.unexpected if name.startswith(prefix)]
+    return results
+
+
 RUNNERS = {
+    "denseclip/init_from_clip": init_from_clip,
     "denseclip/attention_pool": pool,
     "denseclip/bottleneck": bottleneck,
     "denseclip/context_decoder": decoder,

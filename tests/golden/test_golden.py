@@ -21,8 +21,11 @@ def test_case_is_met(case: Case) -> None:
     assert not beyond
 
 
+FULL_SIZE = {"denseclip/seg_pipeline"}  # all cases of the kind are of full-size networks; others cover its parts
+
+
 def test_every_kind_with_a_runner_has_a_case_here() -> None:
-    assert {case.kind for case in CASES} == set(check.RUNNERS)
+    assert {case.kind for case in CASES} == set(check.RUNNERS) - FULL_SIZE
 
 
 def test_a_flipped_sign_in_attention_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,9 @@ class ContextTextTower(TextTower):
         x = torch.cat(parts, dim=2).flatten(0, 1)  # (B * K, L + N, W)
         x = x + self.position_embedding[: x.shape[1]]
         ends = (ids.argmax(-1) + count).repeat(batch)
-        read = [self._read(part, end) for part, end in zip(x.split(SEQUENCES_AT_ONCE), ends.split(SEQUENCES_AT_ONCE), strict=True)]
+        read = [
+            self._read(part, end) for part, end in zip(torch.split(x, SEQUENCES_AT_ONCE), torch.split(ends, SEQUENCES_AT_ONCE), strict=True)
+        ]
         return torch.unflatten(torch.cat(read), 0, (batch, classes))
 
     def _read(self, x: Tensor, ends: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class DenseVit(nn.Module):
             ImageError: the image is smaller than two patches, of which the coarsest level makes one cell.
         """
         x, grid = self.tokens(pixels)
-        maps = []
+        maps: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = self._through(cast(PreNormBlock, block), x, index)
             if index in self.config.taps:
