@@ -5,16 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .cards import CARDS
+from .asking import DetectionOptions
+from .cards import CARDS as SEGMENTER_CARDS
 from .config import DenseClipConfig, DenseClipOptions
+from .detection_cards import CARDS as DETECTOR_CARDS
 from .keys import LAYOUTS
 
 if TYPE_CHECKING:
-    from .network import Model
+    from .network import Model  # or, for the configuration of one, a `detector.Detector`
 
-__all__ = ["CARDS", "LAYOUTS", "DenseClipConfig", "DenseClipOptions", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model"]
 
-_HOME = {"Model": ("network", "Model")}
+CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS)
+
+_HOME = {"Model": ("choosing", "Model")}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ...contracts import Card, Preprocess, Published
 from ...data.vocabularies import names
-from ...nn.clip_config import AttentionPoolConfig, ClipTextConfig
-from .config import MEAN, STD, DenseClipConfig, LanguageConfig, MaskHead, PyramidConfig, ResNetBackbone, RetinaHead
+from ...nn.clip_config import AttentionPoolConfig
+from .cards import SOURCE, baseline, language
+from .config import MEAN, STD, DenseClipConfig, MaskHead, PyramidConfig, ResNetBackbone, RetinaHead
 
-SOURCE = (
-    "Rao et al., DenseCLIP: Language-Guided Dense Prediction with Context-Aware Prompting, CVPR 2022; "
-    "https://github.com/raoyongming/DenseCLIP"
-)
 WORTH_A_LOOK = 0.3  # score from which a box counts as present; mmdetection draws those, too
 
 
@@ -37,17 +33,11 @@ def maskrcnn_r101() -> DenseClipConfig:
     return _detector((3, 4, 23, 3), 512, MaskHead(), maskrcnn_r50().neck)
 
 
-def baseline(config: DenseClipConfig) -> DenseClipConfig:
-    """The tables' baseline: no text tower, no attention pool [retinanet_clip_r50_fpn_1x_coco and its like]."""
-    assert isinstance(config.backbone, ResNetBackbone)
-    return replace(config, backbone=replace(config.backbone, pool=None), language=None)
-
-
 def _detector(layers: tuple[int, int, int, int], embed: int, head: RetinaHead | MaskHead, neck: PyramidConfig) -> DenseClipConfig:
     return DenseClipConfig(
         classes=names("coco80"),
         backbone=ResNetBackbone(layers=layers, pool=AttentionPoolConfig(embed=embed, grid=42, resize=False)),
-        language=LanguageConfig(text=ClipTextConfig(width=512, layers=12, heads=8, embed=embed, context=13), divided=True),
+        language=language(embed, divided=True),
         neck=neck,
         head=head,
         preprocess=Preprocess(size=800, fit="native", rounded=True, mean=MEAN, std=STD),
@@ -75,7 +65,7 @@ def _card(name: str, summary: str, config: DenseClipConfig, parameters: int, fig
     )
 
 
-DETECTOR_CARDS: tuple[Card, ...] = (
+CARDS: tuple[Card, ...] = (
     _card(
         "denseclip-retinanet-r50", "boxes of COCO's 80 classes guided by their names, CLIP ResNet-50", retinanet_r50(), 124_106_068,
         (0.378,), "retinanet_denseclip_r50_fpn_1x_coco.pth",
