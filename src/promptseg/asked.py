@@ -23,13 +23,13 @@ from .postprocess import semantic_map
 from .prompts import MaskPrompt, Prompt, Text
 from .results import Instances, Masks
 from .rle import Rle
-from .semantics import ClassNames, Contest
+from .semantics import Contest
 from .sources import RunSource, Upsample
 
 if TYPE_CHECKING:
     from .prompts import ImageInput
 
-__all__ = ["Asked", "class_list", "tracked"]
+__all__ = ["Asked", "tracked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +110,6 @@ def _decoded(prompt: Prompt, size: Size) -> Prompt:
     if not isinstance(prompt, MaskPrompt):
         return prompt
     return MaskPrompt(images.load_mask(prompt.mask, size, max_pixels=max(MAX_PIXELS, size[0] * size[1])))
-
-
-def class_list(classes: ClassNames | None, own: Sequence[str], name: str) -> tuple[tuple[str, ...], ...]:
-    """The synonyms of each class that was named, or, where none was, of the model's own list.
-
-    Raises:
-        PromptError: none was, and the model has none.
-    """
-    if classes is None and not own:
-        raise PromptError(f"{name!r} has no list of classes of its own; name them.")
-    return Contest.between(list(own) if classes is None else classes, None).words
 
 
 def tracked(frames: Iterator[Asked], given: Any, find: Callable[[Asked], Masks]) -> Iterator[Masks]:

@@ -144,7 +144,26 @@ class GroupLogits:
     prompts: tuple[Prompt, ...]
 
 
-Prediction: TypeAlias = DenseLogits | GroupLogits  # queries and detections join here with the first family that returns them
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes of single things, best first; of images with fewer than N the rest has the score 0.
+
+    ``boxes`` (B, N, 4) float x0, y0, x1, y1, in pixels of the network's input, and once merged in those of the photo. ``scores`` (B, N)
+    0..1. ``labels`` (B, N): index into the network's ``classes``. ``masks`` (B, N, m, m) logits inside the box; None: boxes are all.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """What is looked at to see whether the network computed numbers."""
+        return self.scores
+
+
+Prediction: TypeAlias = DenseLogits | GroupLogits | Detections  # queries join here with the first family that returns them
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +205,8 @@ class Network(Protocol):
     ``prepare(pixels, view)`` what becomes of a view's pixels (3, h, w) before they are encoded;
     ``to_scores(prediction, size)`` a photo's merged prediction as probabilities (H, W), class by class, where these are not the squashed
     and enlarged logits;
-    ``prompt_weights`` the module that decides the conditions of texts, which are then kept on disk, too.
+    ``prompt_weights`` the module that decides the conditions of texts, which are then kept on disk, too;
+    ``classes`` the names that it was trained on, which are asked where nobody names any.
 
     A family whose answers are no logit per pixel and prompt merges into an object of its own and offers ``to_masks(merged)`` -> DenseLogits
     and ``to_semantic(merged, synonyms, threshold)`` -> labels (H, W) int16, -1 for nothing, and scores (C,), 0..1: ``synonyms`` says how

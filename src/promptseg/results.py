@@ -200,13 +200,14 @@ class Instances(Masks):
         *,
         labels: Sequence[str],
         classes: Sequence[str] | None = None,
+        boxes: Sequence[Sequence[float]] | None = None,
         photo: ImageInput | None = None,
         model: str = "",
     ) -> None:
-        """``labels``: one class name per mask; ``classes``: all names, by default those that occur.
+        """``labels``: one class name per mask; ``classes``: all names, by default those that occur; ``boxes``: as a detector found them.
 
         Raises:
-            ConfigError: a label too many or too few, or one that is no class.
+            ConfigError: a label or box too many or too few, or a label that is no class.
         """
         super().__init__(masks, size, photo=photo, model=model)
         self.classes = tuple(dict.fromkeys(labels if classes is None else classes))
@@ -214,7 +215,10 @@ class Instances(Masks):
             raise ConfigError(f"There are {len(labels)} labels for {len(self)} instances.")
         if unknown := sorted(set(labels) - set(self.classes)):
             raise ConfigError(f"The labels {unknown} are not among the classes {list(self.classes)}.")
+        if boxes is not None and len(boxes) != len(self):
+            raise ConfigError(f"There are {len(boxes)} boxes for {len(self)} instances.")
         self._labels = list(labels)
+        self._boxes = None if boxes is None else [tuple(map(float, box)) for box in boxes]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Instances:
@@ -226,7 +230,13 @@ class Instances(Masks):
         masks, head = read_masks(Path(path), "Instances", cls.INDEX, "classes")
         labels = [head["classes"][index] for index in head["labels"]]
         size = (head["size"][0], head["size"][1])
-        return cls(masks, size, labels=labels, classes=head["classes"], photo=head.get("photo"), model=head.get("model", ""))
+        boxes = None if None in head["boxes"] else head["boxes"]
+        return cls(masks, size, labels=labels, classes=head["classes"], boxes=boxes, photo=head.get("photo"), model=head.get("model", ""))
+
+    @property
+    def boxes(self) -> FloatArray:
+        """(N, 4) float32 x0, y0, x1, y1 in pixels: the detector's own, fractions and all; without a detector those around the masks."""
+        return super().boxes if self._boxes is None else np.array(self._boxes, dtype=np.float32).reshape(-1, 4)
 
     @property
     def labels(self) -> list[str]:
@@ -240,13 +250,18 @@ class Instances(Masks):
 
     def _subset(self, indices: list[int]) -> Instances:
         chosen, labels = [self._items[index] for index in indices], [self._labels[index] for index in indices]
-        return Instances(chosen, self.size, labels=labels, classes=self.classes, photo=self.photo, model=self.model)
+        boxes = None if self._boxes is None else [self._boxes[index] for index in indices]
+        return Instances(chosen, self.size, labels=labels, classes=self.classes, boxes=boxes, photo=self.photo, model=self.model)
 
     def _classes(self) -> tuple[tuple[str, ...], Sequence[int]]:
         return self.classes, [self.classes.index(label) for label in self._labels]
 
     def _index_head(self, folder: Path) -> dict[str, Any]:
         return super()._index_head(folder) | {"classes": list(self.classes)}
+
+    def _index_entry(self, index: int, mask: Mask) -> dict[str, Any]:
+        entry = super()._index_entry(index, mask)
+        return entry if self._boxes is None else entry | {"detected": list(self._boxes[index])}
 
 
 def _checked_size(size: Size) -> Size:

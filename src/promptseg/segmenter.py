@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 import torch
 
 from . import zoo
-from .asked import Asked, class_list, tracked
+from .asked import Asked, tracked
 from .batching import in_batches
 from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task, probability
+from .detections import chosen, instances
 from .devices import cache_folder, choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
@@ -27,8 +28,8 @@ from .inference import Runner
 from .postprocess import semantic_map
 from .prompt_store import PromptStore
 from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text, as_prompts
-from .results import Masks, SemanticMap
-from .semantics import Background, ClassNames, Contest
+from .results import Instances, Masks, SemanticMap
+from .semantics import Background, ClassNames, Contest, given_or_own
 from .sources import Upsample
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     Photo: TypeAlias = ImageInput | ImageEmbedding
 
 Result = TypeVar("Result")
+Wanted: TypeAlias = str | Sequence[str] | None
 Prompts: TypeAlias = str | Prompt | Sequence[str | Prompt] | PromptEmbedding
 
 KINDS: dict[type, PromptKind] = {
@@ -229,7 +231,7 @@ class Segmenter:
         """The most probable class of every pixel, or nothing, -1 in the map.
 
         ``classes``: names, or `Classes`; a list of synonyms in place of a name counts as one class, as probable as the most probable of
-        them. Without any every pixel is nothing.
+        them. None: those that the model was trained on, if it has such a list. Without any every pixel is nothing.
         ``background``: a probability makes nothing of the pixels of which no class is more probable, so 0 gives every pixel a class; a
         name, or names, compete as well, and their pixels are nothing. None is the card's rule: its threshold for `pocket`, which is trained
         to say what is not there, and for GroupViT, whose authors set one; no background for CLIPSeg, whose authors take the best class.
@@ -240,17 +242,10 @@ class Segmenter:
             ConfigError: the background threshold is no probability.
         """
         self._require("semantic")
+        named = given_or_own(classes, getattr(self.model, "classes", ()), self.card.name)
+        contest = Contest.between(named, self.card.background if background is None else background)
         if hasattr(self.model, "to_class_maps"):
-            contest = Contest.between(
-                class_list(classes, self.model.classes, self.card.name),
-                self.card.background if background is None else background,
-            )
             return self._each(image, options, lambda asked: asked.semantic(contest))
-        if classes is None:
-            raise PromptError(
-                f"{self.card.name!r} has no list of classes of its own. Name them: semantic(image, ['sky', 'grass', 'a dog'])."
-            )
-        contest = Contest.between(classes, self.card.background if background is None else background)
         wanted = options or Options()
         templates = self.card.templates if wanted.templates is None else wanted.templates
         question = self._question([Text(phrase, templates) for phrase in contest.phrases])
@@ -302,31 +297,55 @@ class Segmenter:
         """
         self._require("panoptic", "For one mask per phrase: segmenter(image, prompts).")
         neither = things is None and stuff is None
-        countable = class_list(things if things is not None or neither else (), self.model.things, self.card.name)
-        regions = class_list(stuff if stuff is not None or neither else (), self.model.stuff, self.card.name)
-        return self._each(image, options, lambda asked: asked.panoptic(countable, regions, options))
+        countable = given_or_own(things if neither else things or (), self.model.things, self.card.name)
+        regions = given_or_own(stuff if neither else stuff or (), self.model.stuff, self.card.name)
+        words = Contest.between(countable, None).words, Contest.between(regions, None).words
+        return self._each(image, options, lambda asked: asked.panoptic(*words, options))
 
+    @overload
     def instances(
         self,
-        image: Photo | list[Photo],
-        classes: ClassNames | None = None,
+        image: list[Photo],
+        classes: Wanted = None,
         *,
         threshold: float | None = None,
         options: Options | None = None,
-    ) -> Any:
-        """Every object of the classes, each with a mask of its own: `Instances`, the surest first, or of a list of photos a list.
+    ) -> list[Instances]: ...
+    @overload
+    def instances(
+        self, image: Photo, classes: Wanted = None, *, threshold: float | None = None, options: Options | None = None
+    ) -> Instances: ...
+    def instances(
+        self,
+        image: Photo | list[Photo],
+        classes: Wanted = None,
+        *,
+        threshold: float | None = None,
+        options: Options | None = None,
+    ) -> Instances | list[Instances]:
+        """Every object of the classes, each with a mask of its own, the surest first.
 
-        ``classes``: None is the model's own list. ``threshold``: score, 0..1, that an object must reach; None is the card's.
+        ``classes``: any names for PSALM, for a detector some of those that it was trained on; None: all of these. ``threshold``: score, 0..1, that an object must reach;
+        None is the card's. A detector without masks (RetinaNet) gives its boxes, filled, as masks.
 
         Raises:
             UnsupportedTask: the model does not tell objects apart.
-            PromptError: a name is empty, or there are too many for one question.
-            ConfigError: the threshold is no probability.
+            PromptError: a name is empty, or one that a detector does not know, or there are too many for one question.
+            ConfigError: the threshold is no probability, or the options are impossible.
         """
         self._require("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
-        named = class_list(classes, self.model.things, self.card.name)
         least = probability("threshold", self.card.presence_threshold if threshold is None else threshold)
-        return self._each(image, options, lambda asked: asked.instances(named, least))
+        if hasattr(self.model, "to_instances"):
+            named = Contest.between(given_or_own(classes, self.model.things, self.card.name), None).words
+            return self._each(image, options, lambda asked: asked.instances(named, least))
+        known: tuple[str, ...] = self.model.classes
+        wanted = chosen(classes, known, self.card.name)
+
+        def found(photo: ImageInput, size: Size, answer: Any) -> Instances:
+            present, name = self.card.presence_threshold, self.card.name
+            return instances(answer, size, known, wanted=wanted, threshold=least, presence_threshold=present, photo=photo, model=name)
+
+        return self._answer(image, (self._question([Text(name) for name in known]),), options, found)
 
     def groups(self, image: Photo) -> list[SemanticMap]:
         """Segments before they are named: one map per stage, from small parts to wholes; every pixel belongs to one of each.

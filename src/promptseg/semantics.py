@@ -18,7 +18,7 @@ from .prompts import Classes
 ClassNames: TypeAlias = Sequence[str | Sequence[str]] | Classes
 Background: TypeAlias = str | Sequence[str] | float | None
 
-__all__ = ["Background", "ClassNames", "Contest"]
+__all__ = ["Background", "ClassNames", "Contest", "given_or_own"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,17 @@ class Contest:
         phrases = iter(maps)
         for synonyms in self.words:
             yield reduce(np.maximum, islice(phrases, len(synonyms)))
+
+
+def given_or_own(classes: ClassNames | None, own: Sequence[str], model: str) -> ClassNames:
+    """The classes that were named, or, where none was, those that the model was trained with.
+
+    Raises:
+        PromptError: none was, and the model has none.
+    """
+    if classes is None and not own:
+        raise PromptError(f"{model!r} has no list of classes of its own. Name them: ['sky', 'grass', 'a dog'].")
+    return own if classes is None else classes
 
 
 def _synonyms(names: ClassNames) -> tuple[tuple[str, ...], ...]:

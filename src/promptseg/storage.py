@@ -34,7 +34,8 @@ def index_entry(mask: Mask) -> dict[str, Any]:
 
 
 def read_masks(path: Path, kind: str, name: str, *needed: str) -> tuple[list[Mask], dict[str, Any]]:
-    """The masks of a saved folder, index file or ``.npz``, and the index's head with ``labels``, the class of every mask.
+    """The masks of a saved folder, index file or ``.npz``, and the index's head with ``labels``, the class of every
+    mask, and ``boxes``, the detector's, None where there was none.
 
     Raises:
         DataError: nothing is there, or it is damaged or another kind of result.
@@ -44,7 +45,8 @@ def read_masks(path: Path, kind: str, name: str, *needed: str) -> tuple[list[Mas
     head = read_index(path, kind, name, "masks", *needed)
     try:
         entries = head.pop("masks")
-        return [_mask(entry) for entry in entries], head | {"labels": [entry["class"] for entry in entries]}
+        columns = {"labels": [entry["class"] for entry in entries], "boxes": [entry.get("detected") for entry in entries]}
+        return [_mask(entry) for entry in entries], head | columns
     except (KeyError, TypeError, ValueError, PromptSegError) as error:
         raise DataError(f"{path / name if path.is_dir() else path} is damaged: {error!r}. Save the result again.") from error
 

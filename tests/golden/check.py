@@ -23,6 +23,9 @@ import runners_clip
 import runners_clipseg
 import runners_clipseg_training
 import runners_data
+import runners_denseclip
+import runners_denseclip_detection
+import runners_denseclip_parts
 import runners_groupvit
 import runners_groupvit_training
 import runners_metrics
@@ -44,6 +47,9 @@ RUNNERS: dict[str, Runner] = {
     **runners_clipseg.RUNNERS,
     **runners_clipseg_training.RUNNERS,
     **runners_data.RUNNERS,
+    **runners_denseclip.RUNNERS,
+    **runners_denseclip_detection.RUNNERS,
+    **runners_denseclip_parts.RUNNERS,
     **runners_groupvit.RUNNERS,
     **runners_groupvit_training.RUNNERS,
     **runners_metrics.RUNNERS,

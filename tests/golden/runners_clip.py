@@ -1,4 +1,4 @@
-"""CLIP itself (kinds of ``clip/``): towers, tokenizer, image pipeline. Residual networks come with the family that reads them."""
+"""CLIP itself (kinds of ``clip/``): towers, tokenizer, image pipeline."""
 
 from __future__ import annotations
 
@@ -8,35 +8,56 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cases import Case, NotYetError, Results
+from cases import Case, Results
 from PIL import Image
 from torch import Tensor, nn
 
 from promptseg.errors import PromptError
 from promptseg.images import clip_pixels
-from promptseg.nn.clip import Clip
-from promptseg.nn.clip_config import ClipTextConfig, ClipVisionConfig
-from promptseg.nn.clip_keys import openai_image, openai_text
+from promptseg.nn.clip import Clip, ImageTower
+from promptseg.nn.clip_config import AttentionPoolConfig, ClipResNetConfig, ClipTextConfig, ClipVisionConfig
+from promptseg.nn.clip_keys import openai_image, openai_resnet, openai_text
+from promptseg.nn.clip_resnet import ClipResNet
 from promptseg.nn.conversion import load_official
 from promptseg.tokenizers import clip as clip_tokenizer
 
 
 def configs(config: Mapping[str, Any]) -> tuple[ClipVisionConfig, ClipTextConfig]:
     """The constructor arguments of the published class as our configurations."""
-    if isinstance(config["vision_layers"], list):
-        raise NotYetError("CLIP's residual networks")
     width, patch, embed = config["vision_width"], config["vision_patch_size"], config["embed_dim"]
     grid = config["image_resolution"] // patch
     image = ClipVisionConfig(width=width, layers=config["vision_layers"], heads=width // 64, patch=patch, grid=grid, embed=embed)
-    text = ClipTextConfig(
+    return image, text_config(config)
+
+
+def text_config(config: Mapping[str, Any]) -> ClipTextConfig:
+    """The text tower's part of the arguments."""
+    return ClipTextConfig(
         width=config["transformer_width"],
         layers=config["transformer_layers"],
         heads=config["transformer_heads"],
-        embed=embed,
+        embed=config["embed_dim"],
         context=config["context_length"],
         vocabulary=config["vocab_size"],
     )
-    return image, text
+
+
+def image_tower(config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """The image tower of the arguments, and its modules by the cases' names of what they return."""
+    if not isinstance(config["vision_layers"], list):
+        tower = ImageTower(configs(config)[0])
+        parts = {"patch_embedding": tower.patch_embedding, "ln_pre": tower.norm_pre, "ln_post": tower.norm_post}
+        return tower, {**{f"visual_block{i}": block for i, block in enumerate(tower.blocks)}, **parts}
+    width = config["vision_width"]
+    pool = AttentionPoolConfig(embed=config["embed_dim"], grid=config["image_resolution"] // 32, heads=width // 2)
+    net = ClipResNet(ClipResNetConfig(layers=tuple(config["vision_layers"]), width=width, pool=pool))
+    return net, {"stem": net.avgpool, "layer1": net.layer1, "layer2": net.layer2, "layer3": net.layer3, "layer4": net.layer4}
+
+
+def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint with the batch counters of its norms, which cases leave out: zero."""
+    counters = {name.replace("running_mean", "num_batches_tracked") for name in state if name.endswith("running_mean")}
+    return {**state, **{name: torch.zeros((), dtype=torch.long) for name in counters}}
 
 
 @contextmanager
@@ -64,15 +85,15 @@ def recorded(modules: Mapping[str, nn.Module], *, inputs: bool = False) -> Itera
 
 def model(case: Case) -> Results:
     """Image pipeline, tokenizer, both towers, similarity."""
-    image_config, text_config = configs(case.args["config"])
-    clip = Clip(image_config, text_config).eval()
-    load_official(clip, {"openai": (*openai_image("visual."), *openai_text(""))}, case.state_dict())
-    pixels = clip_pixels(case.args["image"], image_config.grid * image_config.patch)[None]
-    ids = clip_tokenizer()(case.args["texts"], text_config.context)
-    padded = F.pad(ids, (0, text_config.context - ids.shape[1]))
-    visual = {f"visual_block{i}": block for i, block in enumerate(clip.image.blocks)}
-    parts = {"patch_embedding": clip.image.patch_embedding, "ln_pre": clip.image.norm_pre, "ln_post": clip.image.norm_post}
-    with recorded({**visual, **parts}) as seen:
+    context = case.args["config"]["context_length"]
+    tower, parts = image_tower(case.args["config"])
+    clip = Clip(tower, text_config(case.args["config"])).eval()
+    rules = (*openai_image("visual."), *openai_resnet("visual."), *openai_text(""))
+    load_official(clip, {"openai": rules}, with_counters(case.state_dict()))
+    pixels = clip_pixels(case.args["image"], case.args["config"]["image_resolution"])[None]
+    ids = clip_tokenizer()(case.args["texts"], context)
+    padded = F.pad(ids, (0, context - ids.shape[1]))
+    with recorded(parts) as seen:
         image = clip.image(pixels).embedding
     with recorded({f"text_block{i}": block for i, block in enumerate(clip.text.blocks)}) as read:
         tokens = clip.text.norm_final(clip.text.tokens(padded))

@@ -19,6 +19,7 @@ from . import (
     finetune,
     groups,
     info,
+    instances,
     marks,
     models,
     panoptic,
@@ -49,6 +50,7 @@ app = typer.Typer(name="promptseg", no_args_is_help=True, add_completion=False, 
 app.command(epilog=segment.EPILOG)(segment.segment)
 app.command(epilog=semantic.EPILOG)(semantic.semantic)
 app.command(epilog=panoptic.EPILOG)(panoptic.panoptic)
+app.command(epilog=instances.EPILOG)(instances.instances)
 app.command(epilog=refer.EPILOG)(refer.refer)
 app.command(epilog=marks.EPILOG)(marks.click)
 app.command(epilog=track.EPILOG)(track.track)

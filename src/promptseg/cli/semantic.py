@@ -50,7 +50,7 @@ def semantic(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, classes or ())
+    given = sort_arguments(arguments, classes or (), need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
     request |= {"formats": wanted, "tile": tile}
@@ -62,7 +62,7 @@ def semantic(
     segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
-        found = segmenter.semantic(photo, given.prompts, background=nothing, options=options)
+        found = segmenter.semantic(photo, given.prompts or None, background=nothing, options=options)
         return found, _rows(found)
 
     run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)

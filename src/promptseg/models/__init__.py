@@ -19,6 +19,7 @@ FAMILIES: dict[str, str] = {
     "clipseg": "promptseg.models.clipseg",
     "catseg": "promptseg.models.catseg",
     "groupvit": "promptseg.models.groupvit",
+    "denseclip": "promptseg.models.denseclip",
     "pocket": "promptseg.models.pocket",
     "psalm": "promptseg.models.psalm",
 }

@@ -21,6 +21,12 @@ def openai_image(theirs: str, ours: str = "image.") -> tuple[Rule, ...]:
     )
 
 
+def openai_resnet(theirs: str, ours: str = "image.") -> tuple[Rule, ...]:
+    """OpenAI's residual network, found under the prefix ``theirs``; its names are ours."""
+    parts = ("conv{i}", "bn{i}", "layer{i}", "attnpool")
+    return tuple(Rename(f"{theirs}{part}.{{rest}}", f"{ours}{part}.{{rest}}") for part in parts)
+
+
 def openai_text(theirs: str, ours: str = "text.", logit_scale: str = "logit_scale") -> tuple[Rule, ...]:
     """OpenAI's text transformer and the similarity scale, found under the prefix ``theirs`` (empty in CLIP's own files)."""
     return (

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import ImageError
 
-def resize_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
+
+def resize_table(table: Tensor, grid: tuple[int, int], mode: Literal["bicubic", "bilinear"] = "bicubic") -> Tensor:
     """A class row and a square of position rows -> the class row and a grid of (h, w) rows, row-major.
 
-    table (1 + g * g, C) -> (1 + h * w, C); bicubic, align_corners False, no antialiasing (CLIPSeg code), and unchanged where the grid is
-    the table's own.
+    table (1 + g * g, C) -> (1 + h * w, C); ``mode``, align_corners False, no antialiasing (CLIPSeg code; DenseCLIP's is bilinear), and
+    unchanged where the grid is the table's own.
     """
     side = round((len(table) - 1) ** 0.5)
     if grid == (side, side):
         return table
     rows = table[1:].T.reshape(1, -1, side, side)
-    resized = F.interpolate(rows.float(), size=grid, mode="bicubic", align_corners=False).to(table.dtype)
+    resized = F.interpolate(rows.float(), size=grid, mode=mode, align_corners=False).to(table.dtype)
     return torch.cat([table[:1], resized[0].flatten(1).T])
+
+
+def crop_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A class row and a square of position rows -> the class row and the rows of the square's top left corner of (h, w), row-major.
+
+    Raises:
+        ImageError: the corner is larger than the square.
+    """
+    side = round((len(table) - 1) ** 0.5)
+    if max(grid) > side:
+        raise ImageError(f"The model has positions for a grid of {side}x{side}, the image needs {grid[0]}x{grid[1]}. Show it smaller.")
+    rows = table[1:].view(side, side, -1)[: grid[0], : grid[1]]
+    return torch.cat([table[:1], rows.flatten(0, 1)])
 
 
 def resize_kernel(kernel: Tensor, size: int) -> Tensor:

@@ -1,0 +1,28 @@
+"""DenseCLIP: language-guided dense prediction with context-aware prompting (Rao et al., CVPR 2022, arXiv 2112.01518)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .asking import DetectionOptions
+from .cards import CARDS as SEGMENTER_CARDS
+from .config import DenseClipConfig, DenseClipOptions
+from .detection_cards import CARDS as DETECTOR_CARDS
+from .keys import LAYOUTS
+
+if TYPE_CHECKING:
+    from .network import Model  # or, for the configuration of one, a `detector.Detector`
+
+__all__ = ["CARDS", "LAYOUTS", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model"]
+
+CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS)
+
+_HOME = {"Model": ("choosing", "Model")}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:  # cards and keys are read without importing torch
+        module, attribute = _HOME[name]
+        return getattr(import_module(f".{module}", __name__), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

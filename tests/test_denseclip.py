@@ -1,0 +1,255 @@
+"""DenseCLIP's segmenters: every published tensor has its place, names guide, and other names than the trained ones get an answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typer.testing import CliRunner
+
+from promptseg import zoo
+from promptseg.cli import app
+from promptseg.contracts import Options
+from promptseg.errors import ConfigError, ImageError, PromptError, WeightsError
+from promptseg.models.denseclip import LAYOUTS, DenseClipOptions, Model
+from promptseg.models.denseclip.start import start_from_clip
+from promptseg.models.denseclip.vit import drop_path
+from promptseg.nn import conversion
+from promptseg.nn.clip_config import AttentionPoolConfig
+from promptseg.nn.clip_resnet import AttentionPool
+from promptseg.nn.fpn import FeaturePyramid
+from promptseg.prompts import Box, Text
+from promptseg.segmenter import Segmenter
+from promptseg.zoo.configs import from_plain, to_plain
+from small_denseclip import CLASSES, CONFIGS, RESNET, VIT, build
+from toy_family import photo
+
+GOLDEN = Path(__file__).parent / "golden" / "denseclip"
+INVENTORIES = {
+    "denseclip-fpn-r50": "inventory_denseclip_fpn_res50_512x512_80k",
+    "denseclip-fpn-vitb": "inventory_denseclip_fpn_vit-b_640x640_80k",
+}
+CARD = "denseclip-fpn-r50"
+
+
+@pytest.fixture(scope="module")
+def ask() -> Segmenter:
+    return Segmenter(build(), replace(zoo.card(CARD), preprocess=RESNET.preprocess), device="cpu", precision="float32")
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("card", INVENTORIES)
+def test_every_published_name_has_its_place(card: str) -> None:
+    entries = json.loads((GOLDEN / f"{INVENTORIES[card]}.json").read_text(encoding="utf-8"))["entries"]
+    theirs = {entry["name"]: torch.zeros(()).expand(entry["shape"]) for entry in entries}
+    with torch.device("meta"):
+        full = Model(zoo.config(card))
+    expected = conversion.shapes_of(full)
+    ours = conversion.from_official(LAYOUTS["official"], theirs, expected)
+    assert {name: tuple(tensor.shape) for name, tensor in ours.items()} == expected
+    back = conversion.to_official(LAYOUTS["official"], ours)
+    assert {name: tensor.shape for name, tensor in back.items()} == {name: tensor.shape for name, tensor in theirs.items()}
+    assert zoo.card(card).parameters == sum(parameter.numel() for parameter in full.parameters())
+    with pytest.raises(WeightsError, match="conv_seg"):
+        conversion.from_official(LAYOUTS["official"], {name: theirs[name] for name in theirs if "conv_seg" not in name}, expected)
+
+
+@pytest.mark.parametrize("card", [card.name for card in zoo.cards() if card.name.startswith(("denseclip-fpn", "denseclip-baseline-fpn"))])
+def test_cards_count_their_parameters(card: str) -> None:
+    with torch.device("meta"):
+        full = Model(zoo.config(card))
+    assert zoo.card(card).parameters == sum(parameter.numel() for parameter in full.parameters())
+    assert from_plain(type(full.config), json.loads(json.dumps(to_plain(full.config)))) == full.config
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_there_and_back_is_bit_exact(kind: str, tmp_path: Path) -> None:
+    model = build(CONFIGS[kind])
+    again = Model.from_official(CONFIGS[kind], zoo.to_official(model)).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
+    folder, card = zoo.load(zoo.save_folder(model, tmp_path, CARD))
+    assert card.config == CONFIGS[kind]
+    assert all(torch.equal(folder.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def clip_of(model: Model) -> dict[str, Tensor]:
+    """CLIP's file with the towers of a network, other positions, and what it holds besides."""
+    theirs = zoo.to_official(model)
+    towers = {name.replace("backbone.", "visual.").removeprefix("text_encoder."): tensor for name, tensor in theirs.items()
+              if name.startswith(("backbone.", "text_encoder.")) and "backbone.fpn" not in name}  # fmt: skip
+    text = torch.cat([towers["positional_embedding"], torch.randn(70, 16)])
+    return {**towers, "positional_embedding": text, "logit_scale": torch.tensor(4.6), "vocab_size": torch.tensor(49408)}
+
+
+@pytest.mark.parametrize("config", [RESNET, VIT], ids=["resnet", "vit"])
+def test_training_starts_from_clip(config: Any) -> None:
+    source, model = build(config), Model(config)
+    found = start_from_clip(model, clip_of(source))
+    assert all("fpn" in name for name in found.missing)
+    assert not found.unexpected
+    for name, tensor in source.state_dict().items():
+        if name.startswith(("image.", "text.")) and not name.startswith(("image.levels", "text.contexts")) and "num_batches" not in name:
+            assert torch.equal(model.state_dict()[name], tensor), name
+    other = replace(config, language=replace(config.language, text=replace(config.language.text, layers=2)))
+    with pytest.raises(WeightsError, match="not the CLIP"):
+        start_from_clip(Model(other), clip_of(source))
+
+
+# --- network ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_any_size_gives_logits_at_stride_four(kind: str) -> None:
+    model = build(CONFIGS[kind])
+    with torch.no_grad():
+        logits, scores = model(torch.randn(2, 3, 75, 98))
+    assert logits.shape[:2] == (2, 3)
+    assert logits.isfinite().all()
+    assert (scores is None) == ("baseline" in kind)
+    assert scores is None or scores.abs().max() <= 1
+
+
+def test_names_change_the_answer_and_images_change_the_names() -> None:
+    model = build()
+    with torch.no_grad():
+        image = model.encode_image(torch.randn(2, 3, 64, 96))
+        base = model.class_embeddings()
+        found = model.guide(image, base)
+        unheard = model.classify(image, torch.zeros_like(found.scores))
+    assert not torch.equal(found.texts[0], found.texts[1])
+    assert not torch.allclose(model.classify(image, found.scores), unheard)
+    alone = replace(RESNET, language=replace(RESNET.language, prompting="none"))
+    with torch.no_grad():
+        bare = build(alone)
+        assert torch.equal(
+            bare.guide(bare.encode_image(torch.randn(1, 3, 64, 64)), bare.class_embeddings()).texts[0], bare.class_embeddings()
+        )
+
+
+def test_small_images_and_far_positions_are_refused() -> None:
+    with pytest.raises(ImageError, match="32 and more"):
+        build(VIT)(torch.randn(1, 3, 31, 64))
+    pool = AttentionPool(16, AttentionPoolConfig(embed=4, grid=2, heads=2, resize=False))
+    assert pool(torch.randn(1, 16, 2, 1))[1].shape == (1, 4, 2, 1)
+    with pytest.raises(ImageError, match="grid of 2x2"):
+        pool(torch.randn(1, 16, 3, 2))
+
+
+def test_pyramids_of_detectors() -> None:
+    levels = [torch.randn(1, 4 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4)]
+    retina = FeaturePyramid([8, 16, 32], 6, start=1, outputs=5, extra="convs_on_input")(levels)
+    assert [level.shape[-1] for level in retina] == [16, 8, 4, 2, 1]
+    mask = FeaturePyramid([4, 8, 16, 32], 6, outputs=5, extra="max_pool")(levels)
+    assert torch.equal(mask[4], mask[3][..., ::2, ::2])
+
+
+def test_dropped_paths_keep_the_mean() -> None:
+    torch.manual_seed(0)
+    kept = drop_path(torch.ones(20000, 2), 0.25)
+    assert kept.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert torch.equal(kept[:, 0], kept[:, 1])
+    assert kept.mean() == pytest.approx(1.0, abs=0.02)
+
+
+# --- use --------------------------------------------------------------------------------------------------------------------------------
+
+
+def by_hand(model: Model, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows of 64 pixels, 42 apart, on an input (1, 3, 64, 96): logits averaged, enlarged, then squashed."""
+    total, times = torch.zeros(1, 3, 64, 96), torch.zeros(64, 96)
+    for x in (0, 32):
+        logits, _ = model(pixels[..., x : x + 64])
+        total[..., x : x + 64] += F.interpolate(logits, (64, 64), mode="bilinear")
+        times[:, x : x + 64] += 1
+    return F.interpolate(total / times, size, mode="bilinear")[0].softmax(0)
+
+
+def test_the_trained_classes_are_asked_unless_others_are_named(ask: Segmenter) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    found = ask.semantic(pixels)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (RESNET.preprocess.mean, RESNET.preprocess.std))
+    with torch.no_grad():
+        wanted = by_hand(ask.model, ((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None], (64, 96)).numpy()
+    assert tuple(found.classes) == CLASSES
+    assert (found.labels == wanted.argmax(0)).mean() > 0.999
+    for index in np.flatnonzero(found.areas):
+        assert found.scores[index] == pytest.approx(wanted[index][found.labels == index].mean(), rel=1e-3)
+    assert (ask.semantic(pixels, list(CLASSES)).labels == found.labels).all()
+
+
+def test_other_names_are_answered_by_the_score_map(ask: Segmenter) -> None:
+    names = ["dog", "cat"]
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    found = ask.semantic(pixels, names)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (RESNET.preprocess.mean, RESNET.preprocess.std))
+    with torch.no_grad():
+        image = ask.model.encode_image(((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None])
+        scores = ask.model.guide(image, ask.model.class_embeddings(names)).scores
+    wanted = F.interpolate(scores / 0.07, (64, 64), mode="bilinear")[0].argmax(0).numpy()
+    assert (found.labels == wanted).mean() > 0.999
+    assert list(found.classes) == names
+
+
+def test_names_are_read_once(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask.semantic(photo())
+    monkeypatch.setattr(ask.model.text, "embed", lambda *_: pytest.fail("the text tower ran again"))
+    assert ask.semantic(photo(50, 40)).size == (50, 40)
+
+
+def test_looks_and_tiles(ask: Segmenter) -> None:
+    model = ask.model
+    assert [view.window for view in model.views((64, 96), Options())] == [(0, 0, 64, 64), (32, 0, 96, 64)]
+    assert len(model.views((640, 960), DenseClipOptions(mode="whole"))) == 1
+    assert ask.semantic(photo(), options=Options(tile=30)).size == (40, 60)
+    assert ask.semantic(photo(), options=DenseClipOptions(mode="whole")).size == (40, 60)
+    assert (ask.semantic([photo(), photo(50, 40)])[0].labels == ask.semantic(photo()).labels).all()
+
+
+def test_a_baseline_knows_its_classes_only() -> None:
+    ask = Segmenter(build(CONFIGS["resnet-baseline"]), zoo.card("denseclip-baseline-fpn-r50"), device="cpu", precision="float32")
+    everything = ask.semantic(photo())
+    assert tuple(everything.classes) == CLASSES
+    assert set(np.unique(ask.semantic(photo(), ["sky", "cat"]).labels)) <= {0, 1}
+    with pytest.raises(PromptError, match="none of its 3 classes"):
+        ask.semantic(photo(), ["dog"])
+
+
+def test_bad_input(ask: Segmenter) -> None:
+    with pytest.raises(PromptError, match="needs 6 tokens"):
+        ask.semantic(photo(), ["a very long name of something"])
+    with pytest.raises(PromptError, match="bare names"):
+        ask.semantic(photo(), ["dog"], options=Options(templates=("a photo of a {}.",)))
+    with pytest.raises(PromptError, match="not Box"):
+        ask.model.encode_prompts([Box(0, 0, 1, 1)])
+    with pytest.raises(ConfigError, match="'slide' or 'whole'"):
+        DenseClipOptions(mode="sliding")  # type: ignore[arg-type]
+    for changes in ({"tau": 0.0}, {"prompting": "both"}, {"contexts": 3}, {"level": 9}):
+        with pytest.raises(ConfigError):
+            replace(RESNET, language=replace(RESNET.language, **changes))
+    with pytest.raises(ConfigError, match="one space"):
+        replace(RESNET, backbone=replace(RESNET.backbone, pool=AttentionPoolConfig(embed=8, grid=2, heads=4)))
+    for changes in ({"patch": 14}, {"taps": (3, 1)}, {"drop_path": 1.0}):
+        with pytest.raises(ConfigError):
+            replace(VIT.backbone, **changes)
+    assert ask.model.encode_prompts([]).condition.shape == (0, 16)
+    assert len(ask.model.encode_prompts([Text("dog")])) == 1
+
+
+def test_the_command_line_asks_the_trained_classes(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = zoo.save_folder(build(), tmp_path / "model", CARD)
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
+    call = ["semantic", str(tmp_path / "photo.png"), "--model", str(folder), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    assert any((tmp_path / "out").rglob("*.png"))
