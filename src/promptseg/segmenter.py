@@ -22,7 +22,7 @@ from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, P
 from .detections import chosen, instances
 from .devices import cache_folder, choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
-from .errors import ConfigError, PromptError, UnsupportedPrompt, UnsupportedTask
+from .errors import ConfigError, UnsupportedPrompt, UnsupportedTask
 from .exemplars import decode_exemplars, needs_photo
 from .inference import Runner
 from .postprocess import semantic_map
@@ -325,8 +325,8 @@ class Segmenter:
     ) -> Instances | list[Instances]:
         """Every object of the classes, each with a mask of its own, the surest first.
 
-        ``classes``: any names for PSALM, for a detector some of those that it was trained on; None: all of these. ``threshold``: score, 0..1, that an object must reach;
-        None is the card's. A detector without masks (RetinaNet) gives its boxes, filled, as masks.
+        ``classes``: any names for PSALM, for a detector some of those that it was trained on; None: all of these. ``threshold``: score,
+        0..1, that an object must reach; None is the card's. A detector without masks (RetinaNet) gives its boxes, filled, as masks.
 
         Raises:
             UnsupportedTask: the model does not tell objects apart.
