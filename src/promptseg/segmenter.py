@@ -452,7 +452,7 @@ class Segmenter:
             features = self._runner.whole(shown)
         return Asked(self.model, self.card, photo.photo if isinstance(photo, ImageEmbedding) else photo, shown.size, features)
 
-    def _each(self, image: Photo | list[Photo], options: Options | None, answer: Callable[[Asked], Result]) -> Any:
+    def _each(self, image: Photo | list[Photo], options: Options | None, answer: Callable[[Asked], Result]) -> Result | list[Result]:
         """One photo, or a list of them, each by itself."""
 
         def work(batch: Sequence[Photo]) -> list[Result]:

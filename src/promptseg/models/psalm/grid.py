@@ -42,10 +42,10 @@ class Grid:
         """The second step: (N, *content) -> (N, H, W)."""
         return F.interpolate(logits[None], self.size, mode="bilinear", align_corners=False)[0]
 
-    def mask(self, logits: Tensor, share: float) -> tuple[NDArray[np.bool_], float]:
+    def mask(self, logits: Tensor, share: Tensor) -> tuple[NDArray[np.bool_], float]:
         """A mask (H, W), and its score where the query's probability is ``share``."""
         grown = self.grow(logits)
-        return (grown > 0).numpy(), share * float(post.certainty(grown))
+        return (grown > 0).numpy(), float(share * post.certainty(grown))
 
     def best(self, masks: Tensor, shares: Tensor) -> tuple[Tensor, float]:
         """The mask of the largest score, of masks (Q, h, w) with probabilities (Q,): its logits (*content), and the score.
@@ -55,10 +55,9 @@ class Grid:
         order = shares.argsort(descending=True, stable=True).tolist()
         winner, top = order[0], -1.0
         for query in order:
-            share = float(shares[query])
-            if share <= top:
+            if float(shares[query]) <= top:
                 break
-            score = share * float(post.certainty(self.grow(masks[query])))
+            score = float(shares[query] * post.certainty(self.grow(masks[query])))
             if score > top:
                 winner, top = query, score
         return post.inside(masks[winner][None], self.side, self.content)[0], top

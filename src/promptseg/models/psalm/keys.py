@@ -1,7 +1,6 @@
 """How the tensors of published PSALM checkpoints map to ours: ``official`` (EnmingZhang/PSALM, transformers 4.36).
 
-`STAGE_ONE` is the projector that alignment training leaves, `MASK2FORMER` the model from which joint training takes image encoder and mask
-generator, `PHI` the language model without attention: what joint training starts from.
+`MASK2FORMER` is the model from which joint training takes image encoder and mask generator, `PHI` the language model without attention.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def projector(theirs: str, ours: str) -> tuple[Rule, ...]:
     )
 
 
-def language(theirs: str, ours: str) -> tuple[Rule, ...]:
+def language(theirs: str, ours: str) -> tuple[Rename, ...]:
     """The language model without its head; the fused projection's rows stay in the published order."""
     block, mine = f"{theirs}layers.{{i}}.", f"{ours}blocks.{{i}}."
     return (
@@ -128,5 +127,22 @@ OFFICIAL: tuple[Rule, ...] = (
 )
 
 SAME: tuple[Rule, ...] = (Rename("{name}", "{name}"),)  # our own names
+
+# the two models that joint training starts from; what neither holds starts at random, the mask tokens at zero
+MASK2FORMER: tuple[Rule, ...] = (
+    *swin("backbone.", "vision."),
+    Drop("sem_seg_head.predictor.class_embed.{rest}", reason="PSALM scores by conditions, not by a classifier"),
+    Drop("criterion.empty_weight", reason="of the loss"),
+    Rename("sem_seg_head.pixel_decoder.adapter_1.norm.{rest}", "pixel_decoder.lateral.1.{rest}"),
+    Rename("sem_seg_head.pixel_decoder.adapter_1.weight", "pixel_decoder.lateral.0.weight"),
+    Rename("sem_seg_head.pixel_decoder.layer_1.norm.{rest}", "pixel_decoder.smooth.1.{rest}"),
+    Rename("sem_seg_head.pixel_decoder.layer_1.weight", "pixel_decoder.smooth.0.weight"),
+    *pixel_decoder("sem_seg_head.pixel_decoder.", "pixel_decoder."),
+    Rename("sem_seg_head.predictor.static_query.weight", "predictor.query_features.weight"),
+    *predictor("sem_seg_head.predictor.", "predictor."),
+)
+PHI: tuple[Rule, ...] = tuple(
+    rule for rule in language("model.", "language.") if "query_key_value" not in rule.theirs
+)  # see `language.fused`
 
 LAYOUTS: dict[str, tuple[Rule, ...]] = {"official": OFFICIAL}

@@ -6,6 +6,7 @@ exactly, so prompts that begin alike share their beginning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,8 @@ class Attention(nn.Module):
         """Attention weights (B, heads, L, L) of x, without a prefix."""
         q, k, _ = self._split(x)
         logits = (rotate(q, turns) @ rotate(k, turns).transpose(-1, -2)).float() * q.shape[-1] ** -0.5
-        return logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
+        shares: Tensor = logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
+        return shares
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(x).view(*x.shape[:2], self.heads, 3, -1).permute(3, 0, 2, 1, 4)
@@ -162,3 +164,8 @@ def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     first, second = turned.chunk(2, -1)
     turned = turned * cosine + torch.cat([-second, first], -1) * sine
     return torch.cat([turned, rest], -1)
+
+
+def fused(parts: Sequence[Tensor], heads: int) -> Tensor:
+    """Weights or biases of queries, keys and values, each (heads * D, ...), of transformers' Phi -> the rows of ``qkv``."""
+    return torch.stack([part.view(heads, -1, *part.shape[1:]) for part in parts], 1).flatten(0, 2)

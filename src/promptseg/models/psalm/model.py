@@ -219,7 +219,7 @@ class Model(Network):
         assert head.sentence is not None
         shares, union, top = head.sentence[0, :, 0].sigmoid(), np.zeros(size, np.bool_), 0.0
         for query in (shares > threshold).nonzero().flatten().tolist():
-            mask, score = grid.mask(head.masks[0, query], float(shares[query]))
+            mask, score = grid.mask(head.masks[0, query], shares[query])
             if score > threshold:
                 union |= mask
                 top = max(top, score)
@@ -245,7 +245,7 @@ class Model(Network):
         assert head.classes is not None
         found = post.instances(head.classes[0], torch.ones(head.masks.shape[1]))
         for place in found.score.argsort(descending=True, stable=True).tolist():
-            mask, score = grid.mask(head.masks[0, int(found.query[place])], float(found.score[place]))
+            mask, score = grid.mask(head.masks[0, int(found.query[place])], found.score[place])
             if mask.any():
                 yield mask, int(found.label[place]), score
 
