@@ -20,12 +20,10 @@ from promptseg.models.psalm import postprocess as post
 from promptseg.models.psalm.clicks import regions
 from promptseg.models.psalm.conditions import region_points
 from promptseg.models.psalm.config import LanguageConfig, MaskConfig, SwinConfig
-from promptseg.models.psalm.keys import MASK2FORMER, PHI
-from promptseg.models.psalm.language import fused
 from promptseg.models.psalm.photos import PADDING, to_input
 from promptseg.models.psalm.tokens import Tokenizer
 from promptseg.models.psalm.video import Frame, Memory, chosen, confused, index_map
-from promptseg.nn.conversion import from_official, shapes_of, to_official
+from promptseg.nn.conversion import to_official
 from promptseg.prompts import Box, Exemplar, MaskPrompt, Points, Scribble
 from small_psalm import CONFIG, card, model
 
@@ -109,38 +107,6 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused() -> None:
     small = Model(replace(CONFIG, language=replace(CONFIG.language, vocabulary=100)))
     with pytest.raises(WeightsError, match="297 tokens"):
         small.words = Tokenizer()
-
-
-def test_joint_training_starts_from_mask2former_and_phi() -> None:
-    wanted = model()
-    names = {"model.vision_tower.": "backbone.", "pixel_decoder.": "sem_seg_head.pixel_decoder.", "predictor.": "sem_seg_head.predictor."}
-    official = zoo.to_official(wanted)
-    theirs = {new + name.removeprefix(old): one for old, new in names.items() for name, one in official.items() if name.startswith(old)}
-    for old, new in (
-        ("adapter_1.0.", "adapter_1."),
-        ("adapter_1.1.", "adapter_1.norm."),
-        ("layer_1.0.", "layer_1."),
-        ("layer_1.1.", "layer_1.norm."),
-    ):
-        theirs = {name.replace(f"pixel_decoder.{old}", f"pixel_decoder.{new}"): one for name, one in theirs.items()}
-    only_ours = ("adapter_1.bias", "layer_1.bias", "SEG_query_embed.weight")
-    theirs = {name: one for name, one in theirs.items() if not name.endswith(only_ours) and "_proj.layers" not in name}
-    theirs["sem_seg_head.predictor.static_query.weight"] = theirs.pop("sem_seg_head.predictor.query_feat.weight")
-    theirs |= {"sem_seg_head.predictor.class_embed.weight": torch.zeros(2, 2), "criterion.empty_weight": torch.zeros(3)}
-    expected = {name: shape for name, shape in shapes_of(wanted).items() if name.startswith(("vision.", "pixel_decoder.", "predictor."))}
-    mine = [
-        name
-        for name in expected
-        if name.startswith(("predictor.of_", "predictor.sentence_places")) or name.endswith((".lateral.0.bias", ".smooth.0.bias"))
-    ]
-    found = from_official(MASK2FORMER, theirs, {name: shape for name, shape in expected.items() if name not in mine})
-    assert all(torch.equal(one, wanted.state_dict()[name]) for name, one in found.items())
-    assert len(found) == len(expected) - len(mine)
-    parts = {"q_proj": 0, "k_proj": 1, "v_proj": 2}
-    rows = official["model.layers.0.self_attn.query_key_value.weight"].view(4, 3, 8, 32)
-    apart = {name: rows[:, place].reshape(32, 32) for name, place in parts.items()}
-    assert torch.equal(fused([apart[name] for name in parts], heads=4), official["model.layers.0.self_attn.query_key_value.weight"])
-    assert {rule.theirs for rule in PHI if "query_key_value" in str(rule.theirs)} == set()
 
 
 @pytest.mark.parametrize(

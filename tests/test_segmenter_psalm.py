@@ -107,12 +107,14 @@ def test_instances_are_the_best_pairs_of_query_and_class(ask: Segmenter) -> None
         (int(label), round(float(score), 4), int((masks[query] > 0).sum()))
         for query, label, score in zip(pairs.query, pairs.label, pairs.score, strict=True)
     }
-    found = ask.instances(PHOTO, ["sky", "dog"])
+    found = ask.instances(PHOTO, ["sky", "dog"], threshold=0)
     assert {(["sky", "dog"].index(one), round(mask.score, 4), mask.area) for one, mask in zip(found.labels, found, strict=True)} == {
         one for one in wanted if one[2]
     }
     assert list(found.scores) == sorted(found.scores, reverse=True)
     assert len(ask.instances(PHOTO, [])) == 0
+    least = float(np.median(found.scores))
+    assert list(ask.instances(PHOTO, ["sky", "dog"], threshold=least).scores) == [score for score in found.scores if score >= least]
 
 
 def test_panoptic_maps_tell_things_apart(ask: Segmenter) -> None:
@@ -175,8 +177,9 @@ def test_what_cannot_be_asked(ask: Segmenter) -> None:
 
 def test_half_precision_answers_alike(ask: Segmenter) -> None:
     half = Segmenter(model(), card(), device="cpu", precision="bfloat16")
-    ours, theirs = ask(PHOTO, "a dog")[0], half(PHOTO, "a dog")[0]
-    assert theirs.score == pytest.approx(ours.score, abs=0.1)
+    for question in ("a dog", Box(5, 5, 30, 30)):
+        ours, theirs = ask(PHOTO, question)[0], half(PHOTO, question)[0]
+        assert theirs.score == pytest.approx(ours.score, abs=0.1)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------------------------

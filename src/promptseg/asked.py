@@ -6,11 +6,12 @@ Such a network offers, about the features of one photo and its size (H, W), some
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from . import images
@@ -28,7 +29,7 @@ from .sources import RunSource, Upsample
 if TYPE_CHECKING:
     from .prompts import ImageInput
 
-__all__ = ["Asked", "class_list", "first_masks", "follow"]
+__all__ = ["Asked", "class_list", "tracked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,10 @@ class Asked:
         np.minimum(found.scores, 1, out=found.scores)
         return found
 
-    def instances(self, classes: Sequence[Sequence[str]]) -> Instances:
-        """Best first."""
-        found = list(self.model.to_instances(self.features, self.size, classes)) if classes else []
+    def instances(self, classes: Sequence[Sequence[str]], least: float) -> Instances:
+        """Those that score at least so much, the surest first."""
+        proposed = self.model.to_instances(self.features, self.size, classes) if classes else ()
+        found = [one for one in proposed if one[2] >= least]
         names = [words[0] for words in classes]
         order = sorted(range(len(found)), key=lambda place: -found[place][2])
         masks = [self._mask(found[place][0], Text(names[found[place][1]]), found[place][2]) for place in order]
@@ -121,33 +123,38 @@ def class_list(classes: ClassNames | None, own: Sequence[str], name: str) -> tup
     return Contest.between(list(own) if classes is None else classes, None).words
 
 
-def first_masks(given: Any, size: Size) -> tuple[list[Prompt], NDArray[np.bool_]] | None:
-    """What a video's first frame shows, where that is masks: `Masks`, or an array (K, H, W); None for prompts.
+def tracked(frames: Iterator[Asked], given: Any, find: Callable[[Asked], Masks]) -> Iterator[Masks]:
+    """The first frame's masks, as they were given or as ``find`` finds them, then those of every further frame, one at a time.
 
     Raises:
-        ImageError: the masks have another size than the frame.
-        PromptError: there is no mask, or an empty one.
+        ImageError: a frame has another size than the first, or the masks have.
+        PromptError: there is no object in the first frame.
     """
+    first = next(frames, None)
+    if first is None:
+        return
+    with torch.inference_mode():  # never around a yield: the caller's own work is none of ours
+        prompts, masks = _first_masks(given if isinstance(given, Masks | np.ndarray) else find(first), first.size)
+        memory = first.model.to_memory(first.features, masks)
+        shown = [first._mask(mask, prompt, 1.0) for mask, prompt in zip(masks, prompts, strict=True)]
+    yield Masks(shown, first.size, photo=first.photo, model=first.card.name)
+    for frame in frames:
+        if frame.size != first.size:
+            raise ImageError(f"The frames of a video have one size; one is {frame.size}, the first {first.size} pixels (H, W).")
+        with torch.inference_mode():
+            found = frame.tracked(prompts, memory)
+        yield found
+
+
+def _first_masks(given: Masks | NDArray[Any], size: Size) -> tuple[list[Prompt], NDArray[np.bool_]]:
+    """What a video's first frame shows, from `Masks` or an array (K, H, W)."""
     if isinstance(given, Masks):
         prompts, masks = list(given.prompts), [mask.mask for mask in given]
-    elif isinstance(given, np.ndarray) and given.ndim == 3:
+    else:
         masks = [np.asarray(mask, np.bool_) for mask in given]
         prompts = [Text(f"object {number}") for number in range(1, len(masks) + 1)]
-    else:
-        return None
     if wrong := [mask.shape for mask in masks if mask.shape != size]:
         raise ImageError(f"The first frame is {size} pixels (H, W), a mask of its objects {wrong[0]}; they must be equal.")
     if not masks or not all(mask.any() for mask in masks):
         raise PromptError("Tracking starts from at least one object, none of whose masks in the first frame is empty.")
     return prompts, np.stack(masks)
-
-
-def follow(first: Asked, prompts: Sequence[Prompt], masks: NDArray[np.bool_], rest: Iterator[Asked]) -> Iterator[Masks]:
-    """The first frame's masks as they were given or found, then those of every further frame, one at a time."""
-    memory = first.model.to_memory(first.features, masks)
-    shown = [first._mask(mask, prompt, 1.0) for mask, prompt in zip(masks, prompts, strict=True)]
-    yield Masks(shown, first.size, photo=first.photo, model=first.card.name)
-    for frame in rest:
-        if frame.size != first.size:
-            raise ImageError(f"The frames of a video have one size; one is {frame.size}, the first {first.size} pixels (H, W).")
-        yield frame.tracked(prompts, memory)

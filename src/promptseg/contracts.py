@@ -199,7 +199,7 @@ class Network(Protocol):
     (H, W) per class, the largest of which wins a pixel; ``to_instances(features, size, synonyms)`` -> masks, class numbers and scores;
     ``to_panoptic(features, size, synonyms, is_thing, options)`` -> map of segments' numbers from 1 and the segments;
     ``to_memory(features, masks)`` and ``to_tracked(features, size, memory)`` -> masks (K, H, W) and scores in a further frame. Its
-    ``things`` and ``stuff`` are the classes that it was trained with.
+    ``things`` and ``stuff``, together ``classes``, are those that it was trained with.
     """
 
     def encode_image(self, pixel_values: Tensor) -> Any: ...

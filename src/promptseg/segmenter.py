@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 import torch
 
 from . import zoo
-from .asked import Asked, class_list, first_masks, follow
+from .asked import Asked, class_list, tracked
 from .batching import in_batches
 from .contracts import MAX_PIXELS, Card, DenseLogits, Options, PromptFeatures, PromptKind, Size, Task, probability
 from .devices import cache_folder, choose_device, choose_precision
@@ -242,7 +242,7 @@ class Segmenter:
         self._require("semantic")
         if hasattr(self.model, "to_class_maps"):
             contest = Contest.between(
-                class_list(classes, (*self.model.things, *self.model.stuff), self.card.name),
+                class_list(classes, self.model.classes, self.card.name),
                 self.card.background if background is None else background,
             )
             return self._each(image, options, lambda asked: asked.semantic(contest))
@@ -306,18 +306,27 @@ class Segmenter:
         regions = class_list(stuff if stuff is not None or neither else (), self.model.stuff, self.card.name)
         return self._each(image, options, lambda asked: asked.panoptic(countable, regions, options))
 
-    def instances(self, image: Photo | list[Photo], classes: ClassNames | None = None, *, options: Options | None = None) -> Any:
-        """Every object of the classes, each with a mask of its own: `Instances`, best first, or of a list of photos a list.
+    def instances(
+        self,
+        image: Photo | list[Photo],
+        classes: ClassNames | None = None,
+        *,
+        threshold: float | None = None,
+        options: Options | None = None,
+    ) -> Any:
+        """Every object of the classes, each with a mask of its own: `Instances`, the surest first, or of a list of photos a list.
 
-        ``classes``: None is the model's own list. All that the model proposes are there: ``found[found.present]`` are the likely ones.
+        ``classes``: None is the model's own list. ``threshold``: score, 0..1, that an object must reach; None is the card's.
 
         Raises:
             UnsupportedTask: the model does not tell objects apart.
             PromptError: a name is empty, or there are too many for one question.
+            ConfigError: the threshold is no probability.
         """
         self._require("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
         named = class_list(classes, self.model.things, self.card.name)
-        return self._each(image, options, lambda asked: asked.instances(named))
+        least = probability("threshold", self.card.presence_threshold if threshold is None else threshold)
+        return self._each(image, options, lambda asked: asked.instances(named, least))
 
     def groups(self, image: Photo) -> list[SemanticMap]:
         """Segments before they are named: one map per stage, from small parts to wholes; every pixel belongs to one of each.
@@ -355,25 +364,12 @@ class Segmenter:
             PromptError: there is no object in the first frame.
         """
         self._require("track", "For each frame by itself: segmenter(frame, prompts).")
-        return self._tracked(iter(frames), prompts_or_first_masks, options)
-
-    def _tracked(self, frames: Iterator[Photo], given: Any, options: Options | None) -> Iterator[Masks]:
-        start = next(frames, None)
-        if start is None:
-            return
-        first = self._asked(start, options)
-        known = first_masks(given, first.size)
-        if known is None:
-            with torch.inference_mode():
-                known = first_masks(first.masks(self._words_and_marks(given), (), self.card.threshold, "bilinear"), first.size)
-            assert known is not None
-        following = follow(first, *known, (self._asked(frame, options) for frame in frames))
-        while True:
-            with torch.inference_mode():  # not around the yield: the caller's own work is none of ours
-                found = next(following, None)
-            if found is None:
-                return
-            yield found
+        shown = (self._asked(frame, options) for frame in frames)
+        return tracked(
+            shown,
+            prompts_or_first_masks,
+            lambda first: first.masks(self._words_and_marks(prompts_or_first_masks), (), self.card.threshold, "bilinear"),
+        )
 
     # --- halves that can be kept --------------------------------------------------------------------------------------------------------
 

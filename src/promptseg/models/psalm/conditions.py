@@ -162,6 +162,7 @@ def region_points(masks: Tensor, count: int) -> Tensor:
 def region_samples(features: Tensor, points: Tensor) -> Tensor:
     """Image tokens (n, D) of a square map and points (K, P, 2) -> what lies there, bilinear, (K, P, D)."""
     side = isqrt(len(features))
-    grid = features.T.reshape(1, -1, side, side)
+    grid = features.float().T.reshape(1, -1, side, side)  # places need float32 whatever the network is
     places = (2 * points.flip(-1) - 1).to(grid)[None]
-    return F.grid_sample(grid, places, mode="bilinear", padding_mode="zeros", align_corners=True)[0].permute(1, 2, 0)
+    sampled = F.grid_sample(grid, places, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    return sampled.permute(1, 2, 0).to(features.dtype)

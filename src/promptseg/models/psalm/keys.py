@@ -1,7 +1,4 @@
-"""How the tensors of published PSALM checkpoints map to ours: ``official`` (EnmingZhang/PSALM, transformers 4.36).
-
-`MASK2FORMER` is the model from which joint training takes image encoder and mask generator, `PHI` the language model without attention.
-"""
+"""How the tensors of published PSALM checkpoints map to ours: ``official`` (EnmingZhang/PSALM, transformers 4.36)."""
 
 from __future__ import annotations
 
@@ -127,22 +124,5 @@ OFFICIAL: tuple[Rule, ...] = (
 )
 
 SAME: tuple[Rule, ...] = (Rename("{name}", "{name}"),)  # our own names
-
-# the two models that joint training starts from; what neither holds starts at random, the mask tokens at zero
-MASK2FORMER: tuple[Rule, ...] = (
-    *swin("backbone.", "vision."),
-    Drop("sem_seg_head.predictor.class_embed.{rest}", reason="PSALM scores by conditions, not by a classifier"),
-    Drop("criterion.empty_weight", reason="of the loss"),
-    Rename("sem_seg_head.pixel_decoder.adapter_1.norm.{rest}", "pixel_decoder.lateral.1.{rest}"),
-    Rename("sem_seg_head.pixel_decoder.adapter_1.weight", "pixel_decoder.lateral.0.weight"),
-    Rename("sem_seg_head.pixel_decoder.layer_1.norm.{rest}", "pixel_decoder.smooth.1.{rest}"),
-    Rename("sem_seg_head.pixel_decoder.layer_1.weight", "pixel_decoder.smooth.0.weight"),
-    *pixel_decoder("sem_seg_head.pixel_decoder.", "pixel_decoder."),
-    Rename("sem_seg_head.predictor.static_query.weight", "predictor.query_features.weight"),
-    *predictor("sem_seg_head.predictor.", "predictor."),
-)
-PHI: tuple[Rule, ...] = tuple(
-    rule for rule in language("model.", "language.") if "query_key_value" not in rule.theirs
-)  # see `language.fused`
 
 LAYOUTS: dict[str, tuple[Rule, ...]] = {"official": OFFICIAL}

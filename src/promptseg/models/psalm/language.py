@@ -6,7 +6,6 @@ exactly, so prompts that begin alike share their beginning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -164,8 +163,3 @@ def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     first, second = turned.chunk(2, -1)
     turned = turned * cosine + torch.cat([-second, first], -1) * sine
     return torch.cat([turned, rest], -1)
-
-
-def fused(parts: Sequence[Tensor], heads: int) -> Tensor:
-    """Weights or biases of queries, keys and values, each (heads * D, ...), of transformers' Phi -> the rows of ``qkv``."""
-    return torch.stack([part.view(heads, -1, *part.shape[1:]) for part in parts], 1).flatten(0, 2)

@@ -57,14 +57,18 @@ class DeformableAttention(nn.Module):
         nn.init.xavier_uniform_(self.out.weight)
 
     def forward(self, queries: Tensor, places: Tensor, memory: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """queries (B, N, C) at ``places`` (N, 2), x and y in 0..1; memory (B, M, C), levels of ``shapes`` (h, w) in a row -> (B, N, C)."""
+        """queries (B, N, C) at ``places`` (N, 2), x and y in 0..1; memory (B, M, C), levels of ``shapes`` (h, w) in a row -> (B, N, C).
+
+        Places are float32 whatever the network is: half precision does not tell the cells of a large map apart.
+        """
         batch, count, _ = queries.shape
-        value = self.value(memory).view(batch, memory.shape[1], self.heads, -1)
-        offsets = self.offsets(queries).view(batch, count, self.heads, LEVELS, self.points, 2)
-        weights = self.weights(queries).view(batch, count, self.heads, -1).softmax(-1)
-        sizes = queries.new_tensor([(width, height) for height, width in shapes])
+        value = self.value(memory).view(batch, memory.shape[1], self.heads, -1).float()
+        offsets = self.offsets(queries).float().view(batch, count, self.heads, LEVELS, self.points, 2)
+        weights = self.weights(queries).float().view(batch, count, self.heads, -1).softmax(-1)
+        sizes = offsets.new_tensor([(width, height) for height, width in shapes])
         locations = places[:, None, None, None] + offsets / sizes[:, None]
-        result: Tensor = self.out(sample(value, shapes, locations, weights.view(batch, count, self.heads, LEVELS, self.points)))
+        mixed = sample(value, shapes, locations, weights.view(batch, count, self.heads, LEVELS, self.points))
+        result: Tensor = self.out(mixed.to(queries.dtype))
         return result
 
 
@@ -143,7 +147,7 @@ def _normed(convolution: nn.Conv2d, groups: int) -> nn.Sequential:
 def _centres(shape: tuple[int, int], like: Tensor) -> Tensor:
     """(h * w, 2): x and y of the cells' centres in 0..1, row by row."""
     y, x = ((torch.arange(length, device=like.device, dtype=torch.float32) + 0.5) / length for length in shape)
-    return torch.stack([x.expand(shape), y[:, None].expand(shape)], -1).flatten(0, 1).to(like.dtype)
+    return torch.stack([x.expand(shape), y[:, None].expand(shape)], -1).flatten(0, 1)
 
 
 def sine_positions(shape: tuple[int, int], width: int, like: Tensor) -> Tensor:
