@@ -66,7 +66,8 @@ def test_right_answers_cost_little_and_wrong_ones_much() -> None:
         classes[0, query, wanted] = 9
     right = mask_losses([Head(logits[None], classes)], [Targets(masks, labels)], CONFIG)
     assert max(right.values()) < 1.5  # points near the edge are never sure
-    wrong = mask_losses([Head(torch.full_like(logits[None], -8), classes.roll(1, -1))], [Targets(masks, labels)], CONFIG)
+    nothing = torch.tensor([-9.0, -9.0, 9.0]).expand(1, 4, 3)
+    wrong = mask_losses([Head(torch.full_like(logits[None], -8), nothing)], [Targets(masks, labels)], CONFIG)
     assert all(wrong[name] > 2 for name in right)
     region = torch.full((2, 4), -9.0)
     region[0, 3], region[1, 1] = 9, 9

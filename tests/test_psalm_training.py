@@ -176,7 +176,7 @@ def test_mask2former_gives_the_parts_that_it_has() -> None:
     for tensors in (theirs, old):
         target = Model(small_psalm_training.SMALL)
         load_masks(target, tensors)
-        for name in ("vision.stages.2.1.attn.bias", "predictor.query_features.weight", "pixel_decoder.smooth.1.weight"):
+        for name in ("vision.stages.1.1.attn.bias", "predictor.query_features.weight", "pixel_decoder.smooth.1.weight"):
             assert torch.equal(target.state_dict()[name], source.state_dict()[name])
         assert target.pixel_decoder.smooth[0].bias.abs().max() == 0
     del theirs["backbone.norm0.weight"]

@@ -32,6 +32,7 @@ from .predictor import Head
 from .tokens import IMAGE, LONGEST, PromptBatch, PromptIds, Task, Tokenizer, collate, prompt_text
 from .video import Frame, Memory, chosen
 
+AT_ONCE = 16  # classes whose maps are summed together: 64 MB at 1024 pixels
 THINGS = 80  # of the 133 classes come first
 NOTHING = "background"  # the name of the class that means no object; every list of classes ends with it
 Array = NDArray[np.bool_]
@@ -235,9 +236,9 @@ class Model(Network):
         shares = head.classes[0].softmax(-1)[:, :-1].T  # (C, Q)
         square = F.interpolate(head.masks, (grid.side, grid.side), mode="bilinear", align_corners=False)[0].sigmoid_()
         square = square[:, : grid.content[0], : grid.content[1]]
-        for row in shares:
-            summed = torch.einsum("q,qhw->hw", row, square)
-            yield F.interpolate(summed[None, None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
+        for rows in torch.split(shares, AT_ONCE):
+            for summed in torch.einsum("cq,qhw->chw", rows, square):
+                yield F.interpolate(summed[None, None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
 
     def to_instances(self, image: PsalmImage, size: Size, classes: Sequence[Sequence[str]]) -> Iterator[tuple[Array, int, float]]:
         """Masks (H, W) with their class and score, as many as there are queries, best first by class; empty masks are left out."""

@@ -78,7 +78,7 @@ def _fused(tensors: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
         if not set(names) <= result.keys():
             continue
         parts = [result.pop(one) for one in names]
-        stacked = torch.stack([part.unflatten(0, (heads, -1)) for part in parts], 1)
+        stacked = torch.stack([part.reshape(heads, -1, *part.shape[1:]) for part in parts], 1)
         result[name.replace(".q_proj.", ".query_key_value.")] = stacked.flatten(0, 2)
     return result
 
