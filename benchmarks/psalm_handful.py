@@ -1,4 +1,4 @@
-"""A tiny PSALM learns a handful of photographs by heart, all tasks at once with one set of weights: what the training can reach at best.
+"""How well a tiny PSALM learns a handful of photographs by heart, all tasks at once with one set of weights.
 
     python benchmarks/psalm_handful.py --data ../shared/data/coco --work runs/handful [--resume]
 

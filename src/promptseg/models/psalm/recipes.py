@@ -121,7 +121,7 @@ def stage2() -> Recipe:
 
 
 def handful() -> Recipe:
-    """A tiny network learns a few photographs by heart, every task at once, from random weights: `benchmarks/psalm_handful.py`."""
+    """A tiny network from random weights, to learn a few photographs by heart, every task at once: `benchmarks/psalm_handful.py`."""
     config = PsalmConfig(
         vision=SwinConfig(width=16, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), window=4, drop_path=0.0),
         language=LanguageConfig(vocabulary=297, width=64, hidden=128, layers=2, heads=4),
