@@ -8,7 +8,7 @@ import torch
 
 from promptseg.models.denseclip.cards import baseline
 from promptseg.models.denseclip.config import DenseClipConfig, MaskHead, PyramidConfig, ResNetBackbone, RetinaHead
-from promptseg.models.denseclip.detector import Detector
+from promptseg.models.denseclip.detection.network import Detector
 from promptseg.nn.clip_config import AttentionPoolConfig
 from small_denseclip import RESNET
 

@@ -19,11 +19,11 @@ from promptseg.contracts import Detections, Options, View
 from promptseg.detections import instances
 from promptseg.errors import ConfigError, NumericalError, PromptError, UnsupportedTask
 from promptseg.models.denseclip import DetectionOptions, Model
-from promptseg.models.denseclip.anchored import Levels, Truth
-from promptseg.models.denseclip.detection_losses import box_score_loss, box_targets
-from promptseg.models.denseclip.detector import Detector
-from promptseg.models.denseclip.maskrcnn import drawn, mask_targets
-from promptseg.models.denseclip.picking import pick
+from promptseg.models.denseclip.detection.anchored import Levels, Truth
+from promptseg.models.denseclip.detection.losses import box_score_loss, box_targets
+from promptseg.models.denseclip.detection.maskrcnn import drawn, mask_targets
+from promptseg.models.denseclip.detection.network import Detector
+from promptseg.models.denseclip.detection.picking import pick
 from promptseg.nn import boxes as box_ops
 from promptseg.nn.matching import Sampling
 from promptseg.prompts import Box, Text

@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .asking import DetectionOptions
 from .cards import CARDS as SEGMENTER_CARDS
 from .config import DenseClipConfig, DenseClipOptions
-from .detection_cards import CARDS as DETECTOR_CARDS
+from .detection.asking import DetectionOptions
+from .detection.cards import CARDS as DETECTOR_CARDS
 from .keys import LAYOUTS
 
 if TYPE_CHECKING:
-    from .network import Model  # or, for the configuration of one, a `detector.Detector`
+    from .network import Model  # or, for the configuration of one, a `detection.network.Detector`
 
 __all__ = ["CARDS", "LAYOUTS", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model"]
 

@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...contracts import Detections, Options, PromptFeatures, Size, View
-from ...errors import ConfigError, PromptError
-from ...nn.clip_resnet import ImageMaps
-from ...nn.conversion import built
-from ...nn.slides import resized
-from ...prompts import Prompt, Text
+from ....contracts import Detections, Options, PromptFeatures, Size, View
+from ....errors import ConfigError, PromptError
+from ....nn.clip_resnet import ImageMaps
+from ....nn.conversion import built
+from ....nn.slides import resized
+from ....prompts import Prompt, Text
+from ..config import DenseClipConfig, MaskHead, ResNetBackbone, RetinaHead
+from ..core import DenseClip
+from ..keys import LAYOUTS
 from .anchored import Truth
 from .asking import DetectionOptions
-from .config import DenseClipConfig, MaskHead, ResNetBackbone, RetinaHead
-from .core import DenseClip
-from .detection_losses import box_score_loss
-from .keys import LAYOUTS
+from .losses import box_score_loss
 from .maskrcnn import MaskRcnn
 from .picking import MOST, Found
 from .retinanet import RetinaNet
@@ -80,7 +80,7 @@ class Detector(DenseClip):
         names = [prompt.text for prompt in prompts if isinstance(prompt, Text)]
         if len(names) < len(prompts):
             raise PromptError("DenseCLIP's detectors take the names of their classes and no other prompts.")
-        condition = self.neck.laterals[0].weight.new_zeros(len(names), 1) if self.text is None else self.class_embeddings(names)
+        condition = torch.zeros(len(names), 1, device=next(self.parameters()).device) if self.text is None else self.class_embeddings(names)
         return PromptFeatures(tuple(prompts), condition)
 
     def decode(self, image: DetectorImage, prompts: PromptFeatures) -> Detections:
@@ -107,7 +107,9 @@ class Detector(DenseClip):
         Raises:
             ConfigError: the options ask for tiles or another fit.
         """
-        given = options if isinstance(options, DetectionOptions) else DetectionOptions(**_shared(options))
+        given = (
+            options if isinstance(options, DetectionOptions) else DetectionOptions(fit=options.fit, size=options.size, tile=options.tile)
+        )
         content = resized(size, given.short, given.long)
         shape = (-(-content[0] // STRIDE) * STRIDE, -(-content[1] // STRIDE) * STRIDE)
         return (View((0, 0, size[1], size[0]), content, shape),)
@@ -162,8 +164,3 @@ def as_batch(found: Sequence[Found]) -> Detections:
         if one.masks is not None:
             masks[image, own] = one.masks
     return Detections(boxes, scores, labels, masks if side else None)
-
-
-def _shared(options: Options) -> dict[str, object]:
-    """A user's general options as those of detectors, which check them."""
-    return {name: getattr(options, name) for name in ("fit", "size", "tile", "overlap", "templates", "synonyms")}
