@@ -25,6 +25,7 @@ import runners_clipseg_training
 import runners_data
 import runners_denseclip
 import runners_denseclip_parts
+import runners_denseclip_training
 import runners_groupvit
 import runners_groupvit_training
 import runners_metrics
@@ -44,6 +45,7 @@ RUNNERS: dict[str, Runner] = {
     **runners_data.RUNNERS,
     **runners_denseclip.RUNNERS,
     **runners_denseclip_parts.RUNNERS,
+    **runners_denseclip_training.RUNNERS,
     **runners_groupvit.RUNNERS,
     **runners_groupvit_training.RUNNERS,
     **runners_metrics.RUNNERS,

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from .cards import CARDS
 from .config import DenseClipConfig, DenseClipOptions
 from .keys import LAYOUTS
+from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .network import Model
+    from .run import DenseClipRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "DenseClipConfig", "DenseClipOptions", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "Model", "Run"]
 
-_HOME = {"Model": ("network", "Model")}
+_HOME = {"Model": ("network", "Model"), "Run": ("run", "DenseClipRun")}
 
 
 def __getattr__(name: str) -> Any:
