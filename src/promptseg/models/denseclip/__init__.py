@@ -10,15 +10,17 @@ from .config import DenseClipConfig, DenseClipOptions
 from .detection.asking import DetectionOptions
 from .detection.cards import CARDS as DETECTOR_CARDS
 from .keys import LAYOUTS
+from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .network import Model  # or, for the configuration of one, a `detection.network.Detector`
+    from .run import DenseClipRun as Run  # or a `detection.run.DetectionRun`
 
-__all__ = ["CARDS", "LAYOUTS", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
 
 CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS)
 
-_HOME = {"Model": ("choosing", "Model")}
+_HOME = {"Model": ("choosing", "Model"), "Run": ("run", "DenseClipRun")}
 
 
 def __getattr__(name: str) -> Any:
