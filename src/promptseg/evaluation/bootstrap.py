@@ -22,16 +22,21 @@ Place: TypeAlias = tuple[str, ...] | tuple[str, Any]  # a field, or a field and 
 class Pool:
     """The sums of one metric photo by photo, kept as numbers, so that a set of photos drawn with repetition is one weighted sum.
 
-    Takes metrics whose sums are integers, integer arrays, fractions, or dictionaries of these.
+    Takes metrics whose sums are integers, integer arrays, fractions, or dictionaries of these, or dictionaries of records: those are not
+    added but repeated, under names of their own.
     """
 
     def __init__(self, empty: Accumulator[Any], parts: Sequence[Accumulator[Any]]) -> None:
         """``empty``: the metric before any photo, for its settings. ``parts``: one metric per photo."""
         self._empty = empty
         entries: defaultdict[Place, list[tuple[int, Any]]] = defaultdict(list)
+        self._records: list[tuple[int, Place, Any]] = []
         for index, part in enumerate(parts):
             for place, value in _places(part):
-                entries[place].append((index, value))
+                if isinstance(value, (tuple, dict)):
+                    self._records.append((index, place, value))
+                else:
+                    entries[place].append((index, value))
         self._sums = {place: _Sum(found) for place, found in entries.items()}
 
     def weighted(self, weights: Weights) -> Accumulator[Any]:
@@ -45,6 +50,8 @@ class Pool:
                 state[place[0]] = total.of(weights)
             else:
                 state[place[0]][place[1]] = total.of(weights)
+        for index, (name, key), value in self._records:
+            state[name].update({key if copy == 0 else f"{key}, drawn again ({copy})": value for copy in range(weights[index])})
         metric = type(self._empty)(**self._empty.settings())
         for name, value in state.items():
             setattr(metric, name, value)

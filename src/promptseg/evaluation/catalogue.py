@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
+from .detection import CocoDetection
 from .generalisation import Generalisation
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
@@ -41,6 +42,7 @@ KINDS: tuple[type[Protocol], ...] = (
     Context59,
     Voc20,
     Voc20b,
+    CocoDetection,
 )
 PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 

@@ -9,8 +9,9 @@ from .cards import CARDS as SEGMENTER_CARDS
 from .config import DenseClipConfig, DenseClipOptions
 from .detection.asking import DetectionOptions
 from .detection.cards import CARDS as DETECTOR_CARDS
+from .detection.recipes import RECIPES as DETECTOR_RECIPES
 from .keys import LAYOUTS
-from .recipes import RECIPES
+from .recipes import RECIPES as SEGMENTER_RECIPES
 
 if TYPE_CHECKING:
     from .network import Model  # or, for the configuration of one, a `detection.network.Detector`
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["CARDS", "LAYOUTS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
 
 CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS)
+RECIPES = {**SEGMENTER_RECIPES, **DETECTOR_RECIPES}
 
-_HOME = {"Model": ("choosing", "Model"), "Run": ("run", "DenseClipRun")}
+_HOME = {"Model": ("choosing", "Model"), "Run": ("running", "Run")}
 
 
 def __getattr__(name: str) -> Any:
