@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ import replicas
 import small_photosets
 import toy_family
 from command_line import Cli
+from promptseg.contracts import PromptKind, Task
 from promptseg.errors import ConfigError, DataError, PromptSegError, UnsupportedPrompt, UnsupportedTask
 from promptseg.evaluation import PROTOCOLS, Pocket, Table, evaluate, protocol
 from promptseg.evaluation.bootstrap import Pool, draws
@@ -252,10 +253,11 @@ def test_the_pocket_protocol_is_what_its_photos_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_names_a_missing_root(name: str, tmp_path: Path, segmenter: Segmenter) -> None:
+def test_every_protocol_names_a_missing_root(name: str, tmp_path: Path) -> None:
+    able = mixing_network.segmenter(tasks=get_args(Task), prompts=get_args(PromptKind))
     for root in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(DataError, match=str(tmp_path)):
-            evaluate(protocol(name, root), segmenter)
+            evaluate(protocol(name, root), able)
 
 
 @pytest.mark.parametrize(
