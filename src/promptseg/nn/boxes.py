@@ -56,7 +56,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None =
     """
     if groups is not None and len(boxes):
         boxes = boxes + (groups.to(boxes) * (boxes.max() + 1))[:, None]
-    order = scores.argsort(descending=True, stable=True)
+    order = scores.argsort(descending=True)  # equal scores in torch's own order: saturated ones are many, and published figures go by it
     limit = len(order) if limit is None else limit
     kept = order[:0]
     for chunk in torch.split(order, _CHUNK):
@@ -84,9 +84,9 @@ def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def shapes(side: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """Anchors (R * S, 4) around (0, 0), ratio by ratio: area (side * scale)^2, height / width = ratio; nothing is rounded."""
-    root = torch.tensor(ratios).sqrt()
+    root = torch.tensor(ratios).sqrt()[:, None]
     scale = torch.tensor(scales)
-    width, height = (side / root[:, None] * scale).flatten(), (side * root[:, None] * scale).flatten()
+    width, height = (side * (1 / root) * scale).flatten(), (side * root * scale).flatten()  # in mmdetection's order of rounding
     return torch.stack([-width, -height, width, height], -1) / 2
 
 

@@ -61,7 +61,7 @@ class Proposals(nn.Module):
         for image, size in enumerate(sizes):
             boxes, scores, where = [], [], []
             for number, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas, strict=True)):
-                score, best = logit[image].sigmoid().sort(descending=True, stable=True)
+                score, best = logit[image].sigmoid().sort(descending=True)
                 best = best[:per_level]
                 boxes.append(box_ops.decode(anchor[best], delta[image][best], size))
                 scores.append(score[:per_level])
