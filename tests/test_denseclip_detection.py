@@ -225,6 +225,16 @@ def test_classes_thresholds_and_batches(ask: Segmenter) -> None:
     assert len(ask.instances(pixels, threshold=1.0, options=SMALL)) == 0
 
 
+@pytest.mark.parametrize("kind", ["mask_rcnn", "retinanet"])
+def test_half_precision_finds_about_the_same(kind: str) -> None:
+    exact = asked(kind)
+    half = Segmenter(build(CONFIGS[kind]), exact.card, device="cpu", precision="bfloat16")
+    pixels = np.random.default_rng(2).integers(0, 256, (90, 150, 3), np.uint8)
+    first, second = (ask.instances(pixels, threshold=0.0, options=SMALL) for ask in (exact, half))
+    assert second.scores[0] == pytest.approx(first.scores[0], rel=0.05)
+    assert ((second.boxes >= 0) & (second.boxes <= [150, 90, 150, 90])).all()
+
+
 def test_padding_is_not_searched(ask: Segmenter) -> None:
     """Boxes end at the photo, also in a batch; the padding is told by the fourth channel."""
     pixels = torch.randn(1, 3, 64, 96)

@@ -71,7 +71,7 @@ def pyramid_align(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tenso
     for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
         chosen = (where == level).nonzero()[:, 0]
         if len(chosen):
-            result = result.index_put((chosen,), roi_align(features, rois[chosen], out, 1 / stride))
+            result = result.index_put((chosen,), roi_align(features.to(rois), rois[chosen], out, 1 / stride))
     return result
 
 

@@ -14,6 +14,7 @@ from ....contracts import Recipe
 from ....data.coco import coco_instances
 from ....data.randomness import Draws, shuffled
 from ....detections import instances
+from ....embeddings import tree_map
 from ....errors import ConfigError, DataError
 from ....images import to_pixels
 from ....metrics import BoxAP, Found, Labelled, MaskAP, merged
@@ -100,7 +101,8 @@ class DetectionRun(Run):
             (view,) = self.model.views(size, asking)
             pixels = self.model.prepare(to_pixels(photo, view, self.model.config.preprocess), view)
             answer = self.model.decode(self.model.encode_image(pixels[None].to(features.condition.device)), features)
-            things = instances(self.model.merge([answer], [view], size), size, classes, threshold=LEAST)
+            here = tree_map(lambda tensor: tensor.float().cpu(), answer)
+            things = instances(self.model.merge([here], [view], size), size, classes, threshold=LEAST)
             found = [
                 Found({"size": size, "counts": mask.runs.to_string()}, label, mask.score, box=(box[0], box[1], box[2], box[3]))
                 for mask, label, box in zip(things, things.labels, things.boxes.tolist(), strict=True)
