@@ -48,7 +48,7 @@ SMALL = DetectionOptions(long=160, short=96)
 # --- weights ----------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if "pre" not in kind])  # of which nothing was published
 def test_there_and_back_is_bit_exact(kind: str, tmp_path: Path) -> None:
     model = build(CONFIGS[kind])
     again: Any = Model.from_official(CONFIGS[kind], zoo.to_official(model))
@@ -152,7 +152,7 @@ def test_losses_reach_every_weight(kind: str) -> None:
     none = Truth(boxes=boxes[:0], labels=full.labels[:0], size=(64, 70), padded=(64, 96), masks=masks[:0])
     losses = model.losses(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)), [full, none])
     wanted = {"retinanet": {"loss_cls", "loss_bbox"}}.get(
-        kind.removesuffix("-baseline"), {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"}
+        kind.split("-")[0], {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"}
     )
     guided = set() if "baseline" in kind else {"loss_seg" if kind == "retinanet" else "loss_aux_seg"}
     assert set(losses) == wanted | guided

@@ -39,6 +39,7 @@ TABLE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "denseclip/baseline-fpn-vitb": ("denseclip-baseline-fpn-vitb", "ViT-B-16.pt", {}),
     "denseclip/ablation-frozen-text": ("denseclip-fpn-r50", "RN50.pt", {}),
     "denseclip/ablation-score-map": ("denseclip-fpn-r50", "RN50.pt", {"prompting": "none"}),
+    "denseclip/ablation-pre-model": ("denseclip-fpn-r50", "RN50.pt", {"prompting": "pre"}),
     "denseclip/ablation-decoder-1": ("denseclip-fpn-r50", "RN50.pt", {"depth": 1}),
     "denseclip/ablation-decoder-6": ("denseclip-fpn-r50", "RN50.pt", {"depth": 6}),
 }

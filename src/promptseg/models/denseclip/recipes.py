@@ -50,7 +50,8 @@ def groups(config: DenseClipConfig) -> tuple[ParameterGroup, ...]:
     """Groups of the official runs; biases and other norms decay there, too."""
     if config.language is None:
         return (IMAGE,)
-    return (*LANGUAGE, NORMS) if config.language.prompting == "post" else LANGUAGE
+    own = LANGUAGE if config.language.prompting != "pre" else LANGUAGE[1:]  # there the image makes the contexts
+    return own if config.language.prompting == "none" else (*own, NORMS)
 
 
 def _run(name: str, card: str, config: DenseClipConfig, clip: str, **options: Any) -> Recipe:
@@ -124,6 +125,7 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     baseline_vit_b,
     frozen,
     _ablation("score-map", prompting="none"),
+    _ablation("pre-model", prompting="pre"),
     _ablation("decoder-1", depth=1),
     _ablation("decoder-6", depth=6),
 )
