@@ -1,13 +1,24 @@
-"""DenseCLIP in miniature, both image encoders."""
+"""DenseCLIP in miniature, both image encoders, and its training. As a script it trains until it kills itself:
+
+python small_denseclip.py DATA OUTPUT STEP
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from promptseg.contracts import Preprocess
+import replicas
+from promptseg import training
+from promptseg.contracts import Preprocess, Recipe
 from promptseg.models.denseclip import DenseClipConfig, Model
 from promptseg.models.denseclip.cards import baseline
 from promptseg.models.denseclip.config import DecoderConfig, LanguageConfig, PyramidConfig, ResNetBackbone, SemanticHead, VitBackbone
@@ -42,3 +53,34 @@ def build(config: DenseClipConfig = RESNET, **changes: Any) -> Model:
         if model.gamma is not None:
             model.gamma.fill_(1.0)
     return model.eval()
+
+
+def photos(root: Path) -> Path:
+    """`replicas.ade150` with a training split of two photos."""
+    replicas.ade150(root)
+    for part, suffix in (("images", ".jpg"), ("annotations", ".png")):
+        folder = root / "ADEChallengeData2016" / part
+        (folder / "training").mkdir()
+        for number in (1, 2):
+            shutil.copy(folder / "validation" / f"ADE_val_00000001{suffix}", folder / "training" / f"ADE_train_0000000{number}{suffix}")
+    return root
+
+
+def recipe(root: Path, output: Path, *, name: str = "denseclip/fpn-r50", **changes: Any) -> Recipe:
+    """A published recipe with a tiny network of the 150 classes on random towers, and few steps."""
+    base = training.recipe(name)
+    config = replace(RESNET, classes=base.options.config.classes)
+    small = replace(base.options, config=config, clip=None, validation=2)
+    values = {"steps": 4, "batch_size": 2, "lr": 3e-3, "workers": 0, "save_every_s": 0.0, "validate_every": 4, **changes}
+    schedule = replace(base.schedule, steps=1)
+    return replace(base, data=str(root), output=str(output), options=small, schedule=schedule, **values)
+
+
+if __name__ == "__main__":
+    last = int(sys.argv[3])
+
+    def die(step: int, _: Mapping[str, float]) -> None:
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training.train(recipe(Path(sys.argv[1]), Path(sys.argv[2])), report=die)

@@ -8,7 +8,7 @@ import torch
 
 from promptseg.models.denseclip.cards import baseline
 from promptseg.models.denseclip.config import DenseClipConfig, MaskHead, PyramidConfig, ResNetBackbone, RetinaHead
-from promptseg.models.denseclip.detector import Detector
+from promptseg.models.denseclip.detection.network import Detector
 from promptseg.nn.clip_config import AttentionPoolConfig
 from small_denseclip import RESNET
 
@@ -25,10 +25,19 @@ MASK = replace(
     neck=PyramidConfig(channels=8, outputs=5, extra="max_pool"),
     head=MaskHead(rpn_channels=8, fc_channels=16, mask_convs=1, mask_channels=8),
 )
-CONFIGS = {"retinanet": RETINA, "mask_rcnn": MASK, "retinanet-baseline": baseline(RETINA), "mask_rcnn-baseline": baseline(MASK)}
+assert MASK.language is not None
+PRE = replace(MASK, language=replace(MASK.language, prompting="pre"))
+CONFIGS = {
+    "retinanet": RETINA,
+    "mask_rcnn": MASK,
+    "mask_rcnn-pre": PRE,
+    "retinanet-baseline": baseline(RETINA),
+    "mask_rcnn-baseline": baseline(MASK),
+}
 CARDS = {
     "retinanet": "denseclip-retinanet-r50",
     "mask_rcnn": "denseclip-maskrcnn-r50",
+    "mask_rcnn-pre": "denseclip-maskrcnn-r50",
     "retinanet-baseline": "denseclip-baseline-retinanet-r50",
     "mask_rcnn-baseline": "denseclip-baseline-maskrcnn-r50",
 }

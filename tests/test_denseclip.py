@@ -19,6 +19,7 @@ from promptseg.cli import app
 from promptseg.contracts import Options
 from promptseg.errors import ConfigError, ImageError, PromptError, WeightsError
 from promptseg.models.denseclip import LAYOUTS, DenseClipOptions, Model
+from promptseg.models.denseclip.context import visual_context
 from promptseg.models.denseclip.start import start_from_clip
 from promptseg.models.denseclip.vit import drop_path
 from promptseg.nn import conversion
@@ -133,6 +134,28 @@ def test_names_change_the_answer_and_images_change_the_names() -> None:
         assert torch.equal(
             bare.guide(bare.encode_image(torch.randn(1, 3, 64, 64)), bare.class_embeddings()).texts[0], bare.class_embeddings()
         )
+
+
+def test_with_pre_model_prompting_every_image_reads_the_names_anew() -> None:
+    """The contexts are the image's, with no residual, and the whole learns; a segmenter asks as usual."""
+    model = build(replace(RESNET, language=replace(RESNET.language, prompting="pre")))
+    pixels = torch.randn(2, 3, 64, 96)
+    logits, scores = model(pixels)
+    alone = model(pixels[1:])
+    assert torch.allclose(alone[0], logits[1:], atol=1e-4)
+    image = model.encode_image(pixels)
+    found = model.guide(image, model.class_embeddings())
+    assert not torch.allclose(found.texts[0], found.texts[1])
+    contexts = model.context_decoder(model.queries.expand(2, -1, -1), visual_context(image.embedding, image.local))
+    assert contexts.shape == (2, 2, 16)
+    assert torch.allclose(model.text.embed(model.class_embeddings(), contexts[:1])[0], found.texts[0], atol=1e-5)
+    (logits.square().mean() + scores.square().mean()).backward()
+    assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "queries" in name or "context_decoder" in name)
+    asked = Segmenter(model, zoo.card(CARD), device="cpu", precision="float32")
+    assert list(asked.semantic(photo()).classes) == list(CLASSES)
+    assert list(asked.semantic(photo(), ["dog", "cat"]).classes) == ["dog", "cat"]
+    with pytest.raises(WeightsError, match="queries"):
+        zoo.to_official(model)
 
 
 def test_small_images_and_far_positions_are_refused() -> None:

@@ -26,6 +26,7 @@ import runners_data
 import runners_denseclip
 import runners_denseclip_detection
 import runners_denseclip_parts
+import runners_denseclip_training
 import runners_groupvit
 import runners_groupvit_training
 import runners_metrics
@@ -50,6 +51,7 @@ RUNNERS: dict[str, Runner] = {
     **runners_denseclip.RUNNERS,
     **runners_denseclip_detection.RUNNERS,
     **runners_denseclip_parts.RUNNERS,
+    **runners_denseclip_training.RUNNERS,
     **runners_groupvit.RUNNERS,
     **runners_groupvit_training.RUNNERS,
     **runners_metrics.RUNNERS,

@@ -12,8 +12,9 @@ from runners_catseg import clip_input, config_of, texts
 from torch import Tensor
 
 from promptseg.contracts import Recipe
+from promptseg.data.colours import linear, saturated, turned
 from promptseg.models.catseg import Model
-from promptseg.models.catseg.colours import jittered, linear, saturated, turned
+from promptseg.models.catseg.jitter import jittered
 from promptseg.models.catseg.keys import LAYOUTS
 from promptseg.models.catseg.losses import class_loss
 from promptseg.models.catseg.mapper import Mapper

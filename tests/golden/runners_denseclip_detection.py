@@ -15,12 +15,12 @@ from runners_denseclip_parts import config_of
 from torch import Tensor
 
 from promptseg.contracts import Size
-from promptseg.models.denseclip.anchored import Truth
-from promptseg.models.denseclip.detection_losses import box_score_loss, box_targets
-from promptseg.models.denseclip.detector import Detector, enlarged
-from promptseg.models.denseclip.maskrcnn import BOX, MASK, Draws, MaskRcnn, as_rois, drawn
-from promptseg.models.denseclip.picking import Found
-from promptseg.models.denseclip.retinanet import RetinaNet
+from promptseg.models.denseclip.detection.anchored import Truth
+from promptseg.models.denseclip.detection.losses import box_score_loss, box_targets
+from promptseg.models.denseclip.detection.maskrcnn import BOX, MASK, Draws, MaskRcnn, as_rois, drawn
+from promptseg.models.denseclip.detection.network import Detector, enlarged
+from promptseg.models.denseclip.detection.picking import Found
+from promptseg.models.denseclip.detection.retinanet import RetinaNet
 from promptseg.nn import roi
 
 EVERYTHING = Draws(anchors=None, boxes=None)

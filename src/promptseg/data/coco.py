@@ -85,7 +85,8 @@ def region_samples(table: CocoTable, photo: Callable[[dict[str, Any]], Path]) ->
 
 def _sample(table: CocoTable, image: dict[str, Any], path: Path) -> RegionSample:
     size, annotations = size_stated(image, table.file), table.annotations[image["id"]]
-    return RegionSample(str(image["id"]), path, table.classes, size, partial(_regions, table, annotations, size))
+    empty = all(annotation.get("iscrowd") for annotation in annotations)
+    return RegionSample(str(image["id"]), path, table.classes, size, partial(_regions, table, annotations, size), empty=empty)
 
 
 def _regions(table: CocoTable, annotations: list[dict[str, Any]], size: tuple[int, int]) -> tuple[Region, ...]:
@@ -95,10 +96,18 @@ def _regions(table: CocoTable, annotations: list[dict[str, Any]], size: tuple[in
 def _region(table: CocoTable, annotation: dict[str, Any], size: tuple[int, int]) -> Region:
     try:
         mask = segmentation_mask(annotation["segmentation"], size)
-        return Region(table.names[annotation["category_id"]], mask, crowd=bool(annotation.get("iscrowd")))
+        return Region(table.names[annotation["category_id"]], mask, crowd=bool(annotation.get("iscrowd")), box=_box(annotation.get("bbox")))
     except (KeyError, TypeError, ValueError, ImageError) as error:
         what = f"{table.file}: annotation {annotation.get('id')} has no usable segmentation"
         raise DataError(f"{what} ({error}). It needs category_id and polygons or run lengths of the photo's size.") from None
+
+
+def _box(given: Any) -> tuple[float, float, float, float] | None:
+    """COCO's x, y, width, height as corners."""
+    if given is None:
+        return None
+    x, y, width, height = map(float, given)
+    return x, y, x + width, y + height
 
 
 def coco_instances(root: Path, split: str = "val2017") -> PhotoSet[RegionSample]:

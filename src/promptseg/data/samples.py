@@ -70,12 +70,16 @@ class LabelSample(Sample):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One annotated thing. ``mask`` bool (H, W); ``crowd``: a heap of such things, to be ignored; ``thing``: countable."""
+    """One annotated thing. ``mask`` bool (H, W); ``crowd``: a heap of such things, to be ignored; ``thing``: countable.
+
+    ``box``: x0, y0, x1, y1 in pixels as annotated; None where only the mask tells.
+    """
 
     name: str
     mask: Bools = field(repr=False)
     crowd: bool = False
     thing: bool = True
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,13 @@ class RegionSample(Sample):
     """A photo with regions that may overlap. ``regions()`` -> one `Region` per annotation, in the order of the file.
 
     ``size`` (H, W) as the annotations state it. ``whole``: every pixel was annotated, so nothing is known where no region is; else that is
-    where none of the classes is.
+    where none of the classes is. ``empty``: a file of annotations lists nothing for it, or crowds alone.
     """
 
     size: tuple[int, int]
     regions: Callable[[], tuple[Region, ...]] = field(repr=False, compare=False)
     whole: bool = False
+    empty: bool = False
 
     def masks(self) -> tuple[Mapping[str, Bools], Bools]:
         masks: dict[str, Bools] = {}

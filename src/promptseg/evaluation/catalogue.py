@@ -10,6 +10,7 @@ from typing import Any, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
 from .clicks import CocoInteractive
+from .detection import CocoDetection
 from .expressions import GRefCoco, RefCoco, RefCocoSentences
 from .generalisation import Generalisation
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
@@ -52,6 +53,7 @@ KINDS: tuple[type[Protocol], ...] = (
     GRefCoco,
     CocoInteractive,
     Davis2017,
+    CocoDetection,
 )
 PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 

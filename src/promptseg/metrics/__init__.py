@@ -8,7 +8,7 @@ NumPy only: masks and maps may be anything that `numpy.asarray` reads, torch ten
 from .accumulator import Accumulator, State, merged
 from .arrays import AbsentRule, EmptyRule
 from .boundary import BoundaryIoU, SemanticBoundaryIoU, band, boundary_iou
-from .instances import Found, Labelled, MaskAP, MaskAPResult
+from .instances import BoxAP, Found, Labelled, MaskAP, MaskAPResult
 from .iou import MaskIoU, MaskIoUResult, PairIoU, PairIoUResult, intersection_union, iou
 from .panoptic import PanopticQuality, PanopticResult, Quality
 from .presence import Presence, PresenceResult
@@ -22,6 +22,7 @@ __all__ = [
     "AbsentRule",
     "Accumulator",
     "BoundaryIoU",
+    "BoxAP",
     "EmptyRule",
     "Found",
     "Labelled",

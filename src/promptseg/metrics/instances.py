@@ -1,4 +1,4 @@
-"""Average precision of instance masks by COCO's own evaluator (pycocotools)."""
+"""Average precision of instances, their masks or their boxes, by COCO's own evaluator (pycocotools)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,26 +18,32 @@ from .accumulator import Accumulator
 from .arrays import Name, as_mask, in_order
 
 MaskLike: TypeAlias = ArrayLike | Mapping[str, Any]  # an array (H, W), or COCO's {"size": [H, W], "counts": text}
+Corners: TypeAlias = tuple[float, float, float, float]
 AREAS = ("all", "small", "medium", "large")  # of pycocotools: below 32 x 32 pixels, below 96 x 96, above
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An instance that a model found; ``score`` orders them, larger first."""
+    """An instance that a model found; ``score`` orders them, larger first. ``box``: x0, y0, x1, y1 in pixels, for `BoxAP`."""
 
     mask: MaskLike
     category: Name
     score: float
+    box: Corners | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A true instance. A ``crowd`` is neither hit nor missed, and excuses what lies on it. ``area``: pixels, by default the mask's own."""
+    """A true instance. A ``crowd`` is neither hit nor missed, and excuses what lies on it. ``area``: pixels, by default the mask's own.
+
+    ``box``: as of `Found`, by default the mask's own.
+    """
 
     mask: MaskLike
     category: Name
     crowd: bool = False
     area: float | None = None
+    box: Corners | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class MaskAP(Accumulator[MaskAPResult]):
     ``categories``: names or numbers, as found and labelled instances use them. ``limits``: detections per photo and category that count.
     """
 
+    KIND: ClassVar[str] = "segm"
+
     categories: tuple[Name, ...]
     limits: tuple[int, ...] = (1, 10, 100)
     images: dict[Name, tuple[list[Any], list[Any]]] = field(default_factory=dict, init=False)
@@ -82,13 +90,22 @@ class MaskAP(Accumulator[MaskAPResult]):
         """
         if image in self.images:
             raise DataError(f"Photo {image!r} was already counted; give everything that is found in it at once.")
-        ours: list[list[Any]] = [[self._category(one.category), float(one.score), *_runs(one.mask)] for one in found]
-        truth: list[list[Any]] = [[self._category(one.category), one.crowd, one.area, *_runs(one.mask)] for one in labelled]
+        ours: list[list[Any]] = [[self._category(one.category), float(one.score), *self._shape(one)] for one in found]
+        truth: list[list[Any]] = [[self._category(one.category), one.crowd, one.area, *self._shape(one)] for one in labelled]
         sizes = {tuple(record[-2]) for record in (*ours, *truth)}
         if len(sizes) > 1:
             raise DataError(f"The masks of photo {image!r} have the sizes {sorted(sizes)}; all must have the photo's size.")
         self.images[image] = (ours, truth)
         return self
+
+    def _shape(self, one: Found | Labelled) -> list[Any]:
+        """Of an instance: the photo's size, and its own shape as plain values."""
+        return _runs(one.mask)
+
+    def _region(self, size: list[int], shape: Any) -> tuple[float, dict[str, Any]]:
+        """The shape's area, and the fields in which pycocotools expects it."""
+        area = Rle.from_string(shape, (size[0], size[1])).area
+        return area, {"segmentation": {"size": size, "counts": shape}}
 
     def _category(self, category: Name) -> int:
         if category not in self.categories:
@@ -123,7 +140,7 @@ class MaskAP(Accumulator[MaskAPResult]):
             shape = (10, 101, len(self.categories), len(AREAS), len(self.limits))
             return np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluator = COCOeval(self._dataset(truth=True), self._dataset(truth=False), "segm")
+            evaluator = COCOeval(self._dataset(truth=True), self._dataset(truth=False), self.KIND)
             evaluator.params.maxDets = list(self.limits)
             evaluator.evaluate()
             evaluator.accumulate()
@@ -137,13 +154,11 @@ class MaskAP(Accumulator[MaskAPResult]):
         annotations: list[dict[str, Any]] = []
         for number, image in enumerate(in_order(self.images), 1):
             size = [0, 0]
-            for category, *facts, size, counts in self.images[image][int(truth)]:
-                area = Rle.from_string(counts, (size[0], size[1])).area
+            for category, *facts, size, shape in self.images[image][int(truth)]:
+                area, region = self._region(size, shape)
                 extra = {"iscrowd": int(facts[0]), "area": area if facts[1] is None else facts[1]} if truth else {"score": facts[0]}
                 annotations.append(
-                    {"id": len(annotations) + 1, "image_id": number, "category_id": category, "area": area, "iscrowd": 0}
-                    | {"segmentation": {"size": size, "counts": counts}}
-                    | extra
+                    {"id": len(annotations) + 1, "image_id": number, "category_id": category, "area": area, "iscrowd": 0} | region | extra
                 )
             images.append({"id": number, "height": size[0], "width": size[1]})
         data = COCO()
@@ -156,13 +171,29 @@ class MaskAP(Accumulator[MaskAPResult]):
         return data
 
 
-def _runs(mask: MaskLike) -> tuple[list[int], str]:
+@dataclass
+class BoxAP(MaskAP):
+    """COCO box AP: the same with boxes in place of masks."""
+
+    KIND: ClassVar[str] = "bbox"
+
+    def _shape(self, one: Found | Labelled) -> list[Any]:
+        size, counts = _runs(one.mask)
+        box = one.box or Rle.from_string(counts, (size[0], size[1])).box or (0, 0, 0, 0)
+        return [size, [float(value) for value in box]]
+
+    def _region(self, size: list[int], shape: Any) -> tuple[float, dict[str, Any]]:
+        x0, y0, x1, y1 = shape
+        return (x1 - x0) * (y1 - y0), {"bbox": [x0, y0, x1 - x0, y1 - y0]}
+
+
+def _runs(mask: MaskLike) -> list[Any]:
     """Size and compressed run lengths, whichever form the mask has."""
     if isinstance(mask, Mapping):
         counts = mask["counts"]
-        return [int(side) for side in mask["size"]], counts.decode("ascii") if isinstance(counts, bytes) else counts
+        return [[int(side) for side in mask["size"]], counts.decode("ascii") if isinstance(counts, bytes) else counts]
     rle = Rle.encode(as_mask(mask, "instance's mask"))
-    return list(rle.size), rle.to_string()
+    return [list(rle.size), rle.to_string()]
 
 
 def _mean(values: NDArray[np.float64]) -> float:

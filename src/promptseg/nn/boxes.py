@@ -51,16 +51,19 @@ def clip(boxes: Tensor, size: Sequence[int]) -> Tensor:
 def nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None = None, limit: int | None = None) -> Tensor:
     """Indices of the boxes that stay, best first: greedily, each removes the later ones of its group with a larger IoU than ``threshold``.
 
-    boxes (N, 4), scores (N,), groups (N,) integers, such as classes; None: one group. The work ends when ``limit`` boxes stay.
+    boxes (N, 4), scores (N,), groups (N,) integers, such as classes; None: one group. The work ends when ``limit`` boxes stay. As published
+    [mmcv: batched_nms], groups are kept apart by moving their boxes apart, which rounds the overlaps of very thin ones.
     """
-    order = scores.argsort(descending=True, stable=True)
+    if groups is not None and len(boxes):
+        boxes = boxes + (groups.to(boxes) * (boxes.max() + 1))[:, None]
+    order = scores.argsort(descending=True)  # equal scores in torch's own order: saturated ones are many, and published figures go by it
     limit = len(order) if limit is None else limit
     kept = order[:0]
-    for chunk in order.split(_CHUNK):
+    for chunk in torch.split(order, _CHUNK):
         if len(kept) >= limit:
             break
-        chunk = chunk[~_over(boxes, groups, kept, chunk, threshold).any(0)]
-        removes = _over(boxes, groups, chunk, chunk, threshold).triu(1)
+        chunk = chunk[~(iou(boxes[kept], boxes[chunk]) > threshold).any(0)]
+        removes = (iou(boxes[chunk], boxes[chunk]) > threshold).triu(1)
         stays = torch.ones_like(chunk, dtype=torch.bool)
         while True:  # who stays depends on earlier ones alone, so this ends, and with the greedy answer
             changed = ~(removes & stays[:, None]).any(0)
@@ -69,12 +72,6 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None =
             stays = changed
         kept = torch.cat([kept, chunk[stays]])
     return kept[:limit]
-
-
-def _over(boxes: Tensor, groups: Tensor | None, first: Tensor, second: Tensor, threshold: float) -> Tensor:
-    """(N, M) bool: which boxes ``first`` of the same group overlap which ``second`` by more than the threshold."""
-    over = iou(boxes[first], boxes[second]) > threshold
-    return over if groups is None else over & (groups[first][:, None] == groups[second][None])
 
 
 def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,9 +84,9 @@ def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def shapes(side: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """Anchors (R * S, 4) around (0, 0), ratio by ratio: area (side * scale)^2, height / width = ratio; nothing is rounded."""
-    root = torch.tensor(ratios).sqrt()
+    root = torch.tensor(ratios).sqrt()[:, None]
     scale = torch.tensor(scales)
-    width, height = (side / root[:, None] * scale).flatten(), (side * root[:, None] * scale).flatten()
+    width, height = (side * (1 / root) * scale).flatten(), (side * root * scale).flatten()  # in mmdetection's order of rounding
     return torch.stack([-width, -height, width, height], -1) / 2
 
 

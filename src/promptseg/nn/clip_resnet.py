@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .clip_config import AttentionPoolConfig, ClipResNetConfig
 from .positions import crop_table, resize_table
+from .shared_norm import SharedBatchNorm2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,18 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.bn1 = SharedBatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
+        self.bn2 = SharedBatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * planes)
+        self.bn3 = SharedBatchNorm2d(4 * planes)
         self.downsample = None
         if stride > 1 or inputs != 4 * planes:
-            parts = [("-1", nn.AvgPool2d(stride)), ("0", nn.Conv2d(inputs, 4 * planes, 1, bias=False)), ("1", nn.BatchNorm2d(4 * planes))]
+            parts = [
+                ("-1", nn.AvgPool2d(stride)),
+                ("0", nn.Conv2d(inputs, 4 * planes, 1, bias=False)),
+                ("1", SharedBatchNorm2d(4 * planes)),
+            ]
             self.downsample = nn.Sequential(OrderedDict(parts))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,11 +100,11 @@ class ClipResNet(nn.Module):
         self.config = config
         width = config.width
         self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width // 2)
+        self.bn1 = SharedBatchNorm2d(width // 2)
         self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width // 2)
+        self.bn2 = SharedBatchNorm2d(width // 2)
         self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width)
+        self.bn3 = SharedBatchNorm2d(width)
         self.avgpool = nn.AvgPool2d(2)
         inputs = (width, *config.channels[:-1])
         self.layer1, self.layer2, self.layer3, self.layer4 = (

@@ -21,7 +21,7 @@ def roi_align(features: Tensor, rois: Tensor, out: int, scale: float) -> Tensor:
     low, high = (rois[:, 1:3] * scale - 0.5), (rois[:, 3:5] * scale - 0.5)
     counts = ((high - low) / out).ceil().long().clamp(min=0)
     keys = torch.cat([rois[:, :1].long(), counts], 1)
-    for image, across, down in keys.unique(dim=0).tolist():
+    for image, across, down in torch.unique(keys, dim=0).tolist():
         if across and down:
             chosen = (keys == keys.new_tensor([image, across, down])).all(1).nonzero()[:, 0]
             x, fits_x = _places(low[chosen, 0], high[chosen, 0], out, across, features.shape[3])
@@ -30,14 +30,20 @@ def roi_align(features: Tensor, rois: Tensor, out: int, scale: float) -> Tensor:
             inside = (fits_y[:, :, None] & fits_x[:, None]).flatten(0, 1)
             samples = samples if bool(inside.all()) else samples * inside
             pooled = F.avg_pool2d(samples, (down, across))  # (C, n * out, out)
-            result[chosen] = pooled.unflatten(1, (len(chosen), out)).transpose(0, 1)
+            result[chosen] = torch.unflatten(pooled, 1, (len(chosen), out)).transpose(0, 1)
     return result
 
 
 def _samples(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """features (C, h, w) at the columns x (n, q) and rows y (n, p) of n boxes -> (C, n * p, q)."""
-    grid = torch.stack(torch.broadcast_tensors(x[:, None], y[:, :, None]), -1).flatten(0, 1)
+    grid = _grid(x[:, None], y[:, :, None]).flatten(0, 1)
     return F.grid_sample(features[None], grid[None], padding_mode="border", align_corners=False)[0]
+
+
+def _grid(x: Tensor, y: Tensor) -> Tensor:
+    """Columns (..., 1, q) and rows (..., p, 1) -> places (..., p, q, 2) as (x, y)."""
+    shape = (*y.shape[:-1], x.shape[-1])
+    return torch.stack([x.expand(shape), y.expand(shape)], -1)
 
 
 def _places(low: Tensor, high: Tensor, bins: int, parts: int, size: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +71,7 @@ def pyramid_align(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tenso
     for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
         chosen = (where == level).nonzero()[:, 0]
         if len(chosen):
-            result = result.index_put((chosen,), roi_align(features, rois[chosen], out, 1 / stride))
+            result = result.index_put((chosen,), roi_align(features.to(rois), rois[chosen], out, 1 / stride))
     return result
 
 
@@ -81,5 +87,5 @@ def pasted(mask: Tensor, box: Sequence[float], size: Sequence[int]) -> tuple[Ten
         return mask.new_zeros(0, 0), (0, 0)
     x = 2 * (torch.arange(left, right, dtype=torch.float32) + 0.5 - x0) / (x1 - x0) - 1
     y = 2 * (torch.arange(top, bottom, dtype=torch.float32) + 0.5 - y0) / (y1 - y0) - 1
-    grid = torch.stack(torch.broadcast_tensors(x[None], y[:, None]), -1)
+    grid = _grid(x[None], y[:, None])
     return F.grid_sample(mask[None, None].float(), grid[None], align_corners=False)[0, 0], (top, left)

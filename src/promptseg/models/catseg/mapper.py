@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...contracts import Size
-from .colours import jittered
+from .jitter import jittered
 from .windows import resized
 
 Labels = NDArray[Any]

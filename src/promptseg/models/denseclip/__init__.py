@@ -5,20 +5,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .asking import DetectionOptions
 from .cards import CARDS as SEGMENTER_CARDS
 from .config import DenseClipConfig, DenseClipOptions
-from .detection_cards import CARDS as DETECTOR_CARDS
+from .detection.asking import DetectionOptions
+from .detection.cards import CARDS as DETECTOR_CARDS
+from .detection.recipes import RECIPES as DETECTOR_RECIPES
 from .keys import LAYOUTS
+from .recipes import RECIPES as SEGMENTER_RECIPES
 
 if TYPE_CHECKING:
-    from .network import Model  # or, for the configuration of one, a `detector.Detector`
+    from .network import Model  # or, for the configuration of one, a `detection.network.Detector`
+    from .run import DenseClipRun as Run  # or a `detection.run.DetectionRun`
 
-__all__ = ["CARDS", "LAYOUTS", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model"]
+__all__ = ["CARDS", "LAYOUTS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
 
 CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS)
+RECIPES = {**SEGMENTER_RECIPES, **DETECTOR_RECIPES}
 
-_HOME = {"Model": ("choosing", "Model")}
+_HOME = {"Model": ("choosing", "Model"), "Run": ("running", "Run")}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from .config import DenseClipConfig, SemanticHead
 from .core import DenseClip
-from .detector import Detector
+from .detection.network import Detector
 from .network import Model as Segmenter
 
 
 class Model:
-    """``Model(config)`` is a `network.Model` or a `detector.Detector`."""
+    """``Model(config)`` is a `network.Model` or a `detection.network.Detector`."""
 
     def __new__(cls, config: DenseClipConfig) -> DenseClip:  # type: ignore[misc]  # never one of its own
         return _kind(config)(config)

@@ -101,15 +101,16 @@ class LanguageConfig:
     """How class names guide the network (DenseCLIP, section 3).
 
     ``tokens``: ids per class name, start and end included. ``contexts``: learned vectors in front of every name. ``prompting``: "post",
-    the context decoder corrects the names' embeddings; "none", they stay as they are (the paper's ablation). ``tau``: temperature of the
-    score map. ``level``: of the maps, 0-based, that gets the score map; ``divided``: by ``tau``.
+    the context decoder corrects the names' embeddings; "pre", it makes of the image the vectors in front of the names, so that the text
+    tower reads every name anew for every image (paper, section 3.2; not in the published code); "none", only learned vectors. ``tau``:
+    temperature of the score map. ``level``: of the maps, 0-based, that gets the score map; ``divided``: by ``tau``.
     """
 
     text: ClipTextConfig
     tokens: int = 5
     contexts: int = 8
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    prompting: Literal["post", "none"] = "post"
+    prompting: Literal["post", "pre", "none"] = "post"
     tau: float = 0.07
     level: int = 3
     divided: bool = False
@@ -117,8 +118,8 @@ class LanguageConfig:
     def __post_init__(self) -> None:
         if self.text.context != self.tokens + self.contexts:
             raise ConfigError(f"text.context is tokens + contexts, {self.tokens} + {self.contexts}, not {self.text.context}.")
-        if self.prompting not in ("post", "none"):
-            raise ConfigError(f"prompting is 'post' or 'none', not {self.prompting!r}.")
+        if self.prompting not in ("post", "pre", "none"):
+            raise ConfigError(f"prompting is 'post', 'pre' or 'none', not {self.prompting!r}.")
         if self.tau <= 0:
             raise ConfigError(f"tau is a temperature above 0, not {self.tau}.")
 

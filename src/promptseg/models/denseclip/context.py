@@ -56,15 +56,18 @@ class DecoderLayer(nn.Module):
 
 
 class ContextDecoder(nn.Module):
-    """Texts (or learned queries) that look at an image; ``embed`` is the width of both, the layers work at ``config.width``."""
+    """Texts (or learned queries) that look at an image; ``embed`` is the width of both, the layers work at ``config.width``.
 
-    def __init__(self, embed: int, config: DecoderConfig) -> None:
+    ``out``: width of what it gives; None: ``embed``.
+    """
+
+    def __init__(self, embed: int, config: DecoderConfig, out: int | None = None) -> None:
         super().__init__()
         width = config.width
         self.memory_proj = nn.Sequential(nn.LayerNorm(embed), nn.Linear(embed, width), nn.LayerNorm(width))
         self.text_proj = nn.Sequential(nn.LayerNorm(embed), nn.Linear(embed, width))
         self.decoder = nn.ModuleList(DecoderLayer(width, config.heads, config.dropout) for _ in range(config.layers))
-        self.out_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embed))
+        self.out_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out or embed))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -72,7 +75,7 @@ class ContextDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, texts: Tensor, visual: Tensor) -> Tensor:
-        """texts (B, K, C), visual (B, M, C), neither normalised -> (B, K, C)."""
+        """texts (B, K, C), visual (B, M, C), neither normalised -> (B, K, out)."""
         memory = self.memory_proj(visual)
         x = self.text_proj(texts)
         for layer in self.decoder:

@@ -48,10 +48,14 @@ class DenseClip(nn.Module):
         self.text: ContextTextTower | None = None
         self.context_decoder: ContextDecoder | None = None
         self.gamma: nn.Parameter | None = None
+        self.queries: nn.Parameter | None = None
         if language is not None:
             embed = language.text.embed
-            self.text = ContextTextTower(language.text, language.contexts)
-            if language.prompting == "post":
+            self.text = ContextTextTower(language.text, 0 if language.prompting == "pre" else language.contexts)
+            if language.prompting == "pre":
+                self.queries = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, language.contexts, embed)))
+                self.context_decoder = ContextDecoder(embed, language.decoder, language.text.width)
+            elif language.prompting == "post":
                 self.gamma = nn.Parameter(torch.full((embed,), GAMMA))
                 self.context_decoder = ContextDecoder(embed, language.decoder)
         neck = config.neck
@@ -68,7 +72,7 @@ class DenseClip(nn.Module):
         return seen
 
     def class_embeddings(self, names: Sequence[str] | None = None) -> Tensor:
-        """Bare names, or those that the head was trained on -> (K, C), not normalised, the image not yet seen.
+        """Bare names, or those that the head was trained on -> (K, C), not normalised, the image not yet seen; before "pre" ids (K, L).
 
         Raises:
             PromptError: a name is empty or too long.
@@ -76,12 +80,19 @@ class DenseClip(nn.Module):
         assert self.text is not None
         assert self.config.language is not None
         ids = class_tokens(self.classes if names is None else names, self.config.language.tokens)
-        return self.text.embed(ids.to(self.text.projection.device))[0]
+        ids = ids.to(self.text.projection.device)
+        return ids if self.queries is not None else self.text.embed(ids)[0]
 
     def guide(self, image: ImageMaps, base: Tensor) -> Guidance:
-        """Names' embeddings (K, C) and an image -> what it makes of them, and where they fit."""
+        """What `class_embeddings` gives, and an image -> what it makes of the names, and where they fit."""
         assert image.embedding is not None
         assert image.local is not None
+        if self.queries is not None:
+            assert self.text is not None
+            assert self.context_decoder is not None
+            queries = self.queries.expand(len(image.local), -1, -1)
+            texts = self.text.embed(base, self.context_decoder(queries, visual_context(image.embedding, image.local)))
+            return Guidance(texts, None, texts, score_map(image.local, texts))
         base = base.expand(len(image.local), -1, -1)
         if self.context_decoder is None or self.gamma is None:
             return Guidance(base, None, base, score_map(image.local, base))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.fpn import kaiming
+from ...nn.shared_norm import SharedBatchNorm2d
 from .config import SemanticHead
 
 LEVELS = 4  # at strides 4, 8, 16 and 32
@@ -19,7 +20,7 @@ class ConvNorm(nn.Module):
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = SharedBatchNorm2d(channels)
         kaiming(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:

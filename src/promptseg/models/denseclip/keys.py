@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ...contracts import Rename, Rule
 from ...nn.clip_keys import openai_image, openai_resnet, openai_text
-from .detector_keys import DETECTOR_HEADS
+from .detection.keys import DETECTOR_HEADS
 
 
 def backbone(theirs: str, ours: str = "image.") -> tuple[Rule, ...]:

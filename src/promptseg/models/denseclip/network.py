@@ -57,6 +57,8 @@ class Model(DenseClip):
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """Bare names -> embeddings (N, C), the image not yet seen; of a baseline, which reads no words, the classes' numbers (N, 1).
 
+        With pre-model prompting no name can be read before the image is seen; its condition is nothing, (N, 0).
+
         Raises:
             PromptError: another type of prompt, a name that is too long or has templates, or (baseline) one that is no trained class.
         """
@@ -71,7 +73,8 @@ class Model(DenseClip):
             return PromptFeatures(tuple(prompts), torch.tensor([[float(self._index(name))] for name in names]).view(len(names), 1))
         if not names:
             return PromptFeatures((), self.text.projection.new_zeros(0, self.text.config.embed))
-        return PromptFeatures(tuple(prompts), self.class_embeddings(names))
+        found = self.class_embeddings(names)
+        return PromptFeatures(tuple(prompts), found if self.queries is None else self.queries.new_zeros(len(names), 0))
 
     def decode(self, image: ImageMaps, prompts: PromptFeatures) -> DenseLogits:
         """Logits (B, N, h, w): the head's at stride 4 if exactly the trained classes are asked, else the score map over its temperature."""
@@ -79,8 +82,10 @@ class Model(DenseClip):
             return DenseLogits(prompts.condition.new_zeros(len(image.maps[0]), 0, *image.maps[0].shape[-2:]))
         if self.config.language is None:
             return DenseLogits(self.classify(image, None)[:, prompts.condition[:, 0].long()])
-        scores = self.guide(image, prompts.condition.to(image.maps[0])).scores
-        if tuple(prompt.text for prompt in prompts.prompts if isinstance(prompt, Text)) == self.classes:
+        names = tuple(prompt.text for prompt in prompts.prompts if isinstance(prompt, Text))
+        base = prompts.condition.to(image.maps[0]) if self.queries is None else self.class_embeddings(names)
+        scores = self.guide(image, base).scores
+        if names == self.classes:
             return DenseLogits(self.classify(image, scores))
         return DenseLogits(scores / self.config.language.tau)
 
@@ -119,7 +124,7 @@ class Model(DenseClip):
     @property
     def prompt_weights(self) -> nn.Module | None:
         """What decides the conditions of texts; while it stays the same they may be kept."""
-        return self.text
+        return self.text if self.queries is None else None
 
     def _index(self, name: str) -> int:
         if name not in self.classes:

@@ -12,6 +12,7 @@ from ...errors import ImageError
 from ...nn.attention import PreNormBlock
 from ...nn.clip_resnet import ImageMaps
 from ...nn.positions import resize_table
+from ...nn.shared_norm import SharedBatchNorm2d
 from .config import VitBackbone
 
 
@@ -85,7 +86,7 @@ def levels(width: int, patch: int) -> list[nn.Module]:
         return nn.ConvTranspose2d(width, width, 2, stride=2)
 
     if patch == 16:
-        fine = nn.Sequential(norm(), double(), nn.BatchNorm2d(width), nn.GELU(), double())
+        fine = nn.Sequential(norm(), double(), SharedBatchNorm2d(width), nn.GELU(), double())
         return [fine, nn.Sequential(norm(), double()), norm(), nn.Sequential(norm(), nn.MaxPool2d(2))]
     pools = [nn.Sequential(norm(), nn.MaxPool2d(factor)) for factor in (2, 4)]
     return [nn.Sequential(norm(), double()), norm(), *pools]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.shared_norm import batch_norm, several
 from .config import HIDDEN
 
 EPS, MOMENTUM = 1e-5, 0.1
@@ -29,16 +30,7 @@ class SharedBatchNorm(nn.Module):
         """x (n, C) -> (n, C)."""
         if not self.training or not several():
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, MOMENTUM, EPS)
-        from torch.distributed.nn.functional import all_reduce
-
-        rows, processes = x.to(torch.promote_types(x.dtype, torch.float32)), torch.distributed.get_world_size()
-        mean: Tensor = all_reduce(rows.mean(0)) / processes  # type: ignore[no-untyped-call]
-        variance: Tensor = all_reduce((rows - mean).square().mean(0)) / processes  # type: ignore[no-untyped-call]
-        count = len(x) * processes
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, MOMENTUM)
-            self.running_var.lerp_(variance * (count / max(1, count - 1)), MOMENTUM)
-        return ((rows - mean) * (variance + EPS).rsqrt() * self.weight + self.bias).to(x.dtype)
+        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, MOMENTUM, EPS)
 
 
 class Projector(nn.Module):
@@ -57,8 +49,3 @@ class Projector(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         result: Tensor = self.out(self.hidden(rows))
         return result.view(*x.shape[:-1], -1)
-
-
-def several() -> bool:
-    """Whether there are other processes."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...contracts import Size
-from ...nn import boxes as box_ops
-from ...nn.matching import IGNORED, Rule, match
+from ....contracts import Size
+from ....nn import boxes as box_ops
+from ....nn.matching import IGNORED, Rule, match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

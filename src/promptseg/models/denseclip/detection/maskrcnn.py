@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...contracts import Size
-from ...nn import boxes as box_ops
-from ...nn.fpn import kaiming
-from ...nn.matching import BACKGROUND, Rule, Sampling, match, sample
-from ...nn.roi import pyramid_align, roi_align
+from ....contracts import Size
+from ....nn import boxes as box_ops
+from ....nn.fpn import kaiming
+from ....nn.matching import BACKGROUND, Rule, Sampling, match, sample
+from ....nn.roi import pyramid_align, roi_align
+from ..config import MaskHead
 from .anchored import Anchors, Levels, Truth, box_losses, rows
-from .config import MaskHead
 from .picking import Found, pick
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -61,7 +61,7 @@ class Proposals(nn.Module):
         for image, size in enumerate(sizes):
             boxes, scores, where = [], [], []
             for number, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas, strict=True)):
-                score, best = logit[image].sigmoid().sort(descending=True, stable=True)
+                score, best = logit[image].sigmoid().sort(descending=True)
                 best = best[:per_level]
                 boxes.append(box_ops.decode(anchor[best], delta[image][best], size))
                 scores.append(score[:per_level])
@@ -84,7 +84,7 @@ class Proposals(nn.Module):
             total += max(len(positive), 1) + max(len(negative), 1)
         logits = [rows(level, 1)[..., 0] for level in levels.logits]
         lengths = [level.shape[1] for level in logits]
-        parts = zip(logits, wanted.split(lengths, 1), counts.split(lengths, 1), strict=True)
+        parts = zip(logits, torch.split(wanted, lengths, 1), torch.split(counts, lengths, 1), strict=True)
         scored = [F.binary_cross_entropy_with_logits(*part[:2], weight=part[2], reduction="sum") / total for part in parts]
         return {
             "loss_rpn_cls": scored,
@@ -150,15 +150,15 @@ class MaskRcnn(nn.Module):
         found = self.refine(pyramid, proposals, sizes)
         logits = self.mask(self.read(pyramid, as_rois([one.boxes for one in found]), MASK)).float()
         chosen = logits[torch.arange(len(logits)), torch.cat([one.labels for one in found])]
-        masks = chosen.split([len(one.boxes) for one in found])
+        masks = torch.split(chosen, [len(one.boxes) for one in found])
         return [replace(one, masks=mask) for one, mask in zip(found, masks, strict=True)]
 
     def refine(self, pyramid: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Found]:
         """Each image's proposals (N, 4) -> its boxes with their classes."""
         logits, deltas = self.box(self.read(pyramid, as_rois(proposals), BOX))
         lengths = [len(one) for one in proposals]
-        scores = logits.float().softmax(-1)[:, :-1].split(lengths)
-        moves = torch.unflatten(deltas.float(), 1, (-1, 4)).split(lengths)
+        scores = torch.split(logits.float().softmax(-1)[:, :-1], lengths)
+        moves = torch.split(torch.unflatten(deltas.float(), 1, (-1, 4)), lengths)
         parts = zip(proposals, moves, scores, sizes, strict=True)
         return [pick(box_ops.decode(boxes, move, size, STDS), score) for boxes, move, score, size in parts]
 

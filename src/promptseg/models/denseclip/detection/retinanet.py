@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...contracts import Size
-from ...nn import boxes as box_ops
-from ...nn.fpn import kaiming
-from ...nn.matching import BACKGROUND, Rule
+from ....contracts import Size
+from ....nn import boxes as box_ops
+from ....nn.fpn import kaiming
+from ....nn.matching import BACKGROUND, Rule
+from ..config import RetinaHead
 from .anchored import Anchors, Levels, Truth, box_losses, focal, rows
-from .config import RetinaHead
 from .picking import Found, pick
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -78,7 +78,7 @@ class RetinaNet(nn.Module):
         counts = (matches >= BACKGROUND).float()[..., None]
         logits = [rows(level, self.classes) for level in levels.logits]
         lengths = [level.shape[1] for level in logits]
-        parts = zip(logits, wanted.split(lengths, 1), counts.split(lengths, 1), strict=True)
+        parts = zip(logits, torch.split(wanted, lengths, 1), torch.split(counts, lengths, 1), strict=True)
         scored = [
             (focal(level, F.one_hot(label, self.classes + 1)[..., :-1].float()) * count).sum() / total for level, label, count in parts
         ]

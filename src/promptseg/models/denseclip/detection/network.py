@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...contracts import Detections, Options, PromptFeatures, Size, View
-from ...errors import ConfigError, PromptError
-from ...nn.clip_resnet import ImageMaps
-from ...nn.conversion import built
-from ...nn.slides import resized
-from ...prompts import Prompt, Text
+from ....contracts import Detections, Options, PromptFeatures, Size, View
+from ....errors import ConfigError, PromptError
+from ....nn.clip_resnet import ImageMaps
+from ....nn.conversion import built
+from ....nn.slides import resized
+from ....prompts import Prompt, Text
+from ..config import DenseClipConfig, MaskHead, ResNetBackbone, RetinaHead
+from ..core import DenseClip
+from ..keys import LAYOUTS
 from .anchored import Truth
 from .asking import DetectionOptions
-from .config import DenseClipConfig, MaskHead, ResNetBackbone, RetinaHead
-from .core import DenseClip
-from .detection_losses import box_score_loss
-from .keys import LAYOUTS
+from .losses import box_score_loss
 from .maskrcnn import MaskRcnn
 from .picking import MOST, Found
 from .retinanet import RetinaNet
@@ -74,14 +74,18 @@ class Detector(DenseClip):
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """Bare names -> embeddings (N, C), the image not yet seen; of a baseline, which reads no words, zeros (N, 1).
 
+        With pre-model prompting no name can be read before the image is seen; its condition is nothing, (N, 0).
+
         Raises:
             PromptError: another type of prompt, or a name that is too long.
         """
         names = [prompt.text for prompt in prompts if isinstance(prompt, Text)]
         if len(names) < len(prompts):
             raise PromptError("DenseCLIP's detectors take the names of their classes and no other prompts.")
-        condition = self.neck.laterals[0].weight.new_zeros(len(names), 1) if self.text is None else self.class_embeddings(names)
-        return PromptFeatures(tuple(prompts), condition)
+        if self.text is None or self.queries is not None:
+            nothing = torch.zeros(len(names), int(self.text is None), device=next(self.parameters()).device)
+            return PromptFeatures(tuple(prompts), nothing)
+        return PromptFeatures(tuple(prompts), self.class_embeddings(names))
 
     def decode(self, image: DetectorImage, prompts: PromptFeatures) -> Detections:
         """At most 100 boxes per image, in pixels of the network's input.
@@ -92,7 +96,10 @@ class Detector(DenseClip):
         if tuple(getattr(prompt, "text", None) for prompt in prompts.prompts) != self.classes:
             raise PromptError(f"This detector knows its {len(self.classes)} classes and no others; ask it for all of them, in their order.")
         sizes = [(int(height), int(width)) for height, width in image.sizes.tolist()]
-        scores = None if self.text is None else self.guide(image.encoded, prompts.condition.to(image.encoded.maps[0])).scores
+        scores = None
+        if self.text is not None:
+            base = prompts.condition.to(image.encoded.maps[0]) if self.queries is None else self.class_embeddings()
+            scores = self.guide(image.encoded, base).scores
         return as_batch(self.head.detect(self.pyramid(image.encoded, scores), sizes))
 
     def forward(self, pixel_values: Tensor) -> Detections:
@@ -107,7 +114,9 @@ class Detector(DenseClip):
         Raises:
             ConfigError: the options ask for tiles or another fit.
         """
-        given = options if isinstance(options, DetectionOptions) else DetectionOptions(**_shared(options))
+        given = (
+            options if isinstance(options, DetectionOptions) else DetectionOptions(fit=options.fit, size=options.size, tile=options.tile)
+        )
         content = resized(size, given.short, given.long)
         shape = (-(-content[0] // STRIDE) * STRIDE, -(-content[1] // STRIDE) * STRIDE)
         return (View((0, 0, size[1], size[0]), content, shape),)
@@ -129,7 +138,7 @@ class Detector(DenseClip):
     @property
     def prompt_weights(self) -> nn.Module | None:
         """What decides the conditions of texts; while it stays the same they may be kept."""
-        return self.text
+        return self.text if self.queries is None else None
 
     def losses(self, pixels: Tensor, truths: Sequence[Truth]) -> dict[str, Tensor]:
         """Every loss of a training batch, pixels (B, 3, H, W), by its published name; those of several levels are added up."""
@@ -162,8 +171,3 @@ def as_batch(found: Sequence[Found]) -> Detections:
         if one.masks is not None:
             masks[image, own] = one.masks
     return Detections(boxes, scores, labels, masks if side else None)
-
-
-def _shared(options: Options) -> dict[str, object]:
-    """A user's general options as those of detectors, which check them."""
-    return {name: getattr(options, name) for name in ("fit", "size", "tile", "overlap", "templates", "synonyms")}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...contracts import Options
-from ...errors import ConfigError
+from ....contracts import Options
+from ....errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...contracts import Size
+from ....contracts import Size
 
 STRIDE = 4  # pixels per cell of the score map
 

@@ -1,8 +1,6 @@
-"""The colour changes of CAT-Seg's training photos: SSD's, on 8-bit values after every step, hue and saturation as OpenCV has them."""
+"""SSD's colour changes of training photos, on 8-bit values after every step, hue and saturation as OpenCV has them."""
 
 from __future__ import annotations
-
-from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +15,6 @@ HUE = np.rint(180 * 2**SHIFT / 6 * _WEIGHT).astype(np.int64)
 SATURATION = np.rint(255 * 2**SHIFT * _WEIGHT).astype(np.int64)
 # which of (v, p, q, t) the channels blue, green and red have in each sixth of the circle
 SECTORS = np.array([(1, 3, 0), (1, 0, 2), (3, 0, 1), (0, 2, 1), (0, 1, 3), (2, 1, 0)])
-
-
-def jittered(photo: Photo, draw: Random) -> Photo:
-    """Each change with probability 1/2, contrast before or after the other two; photo uint8 (H, W, 3) RGB."""
-    if draw.randrange(2):
-        photo = linear(photo, 1, draw.uniform(-32, 32))
-    if draw.randrange(2):
-        return _hue(_saturation(_contrast(photo, draw), draw), draw)
-    return _contrast(_hue(_saturation(photo, draw), draw), draw)
 
 
 def linear(photo: Photo, factor: float, add: float) -> Photo:
@@ -43,18 +32,6 @@ def turned(photo: Photo, degrees: int) -> Photo:
     """The hue turned by ``degrees`` of 180."""
     hue, saturation, value = hsv(photo)
     return rgb(((hue.astype(np.int64) + degrees) % 180).astype(np.uint8), saturation, value)
-
-
-def _contrast(photo: Photo, draw: Random) -> Photo:
-    return linear(photo, draw.uniform(0.5, 1.5), 0) if draw.randrange(2) else photo
-
-
-def _saturation(photo: Photo, draw: Random) -> Photo:
-    return saturated(photo, draw.uniform(0.5, 1.5)) if draw.randrange(2) else photo
-
-
-def _hue(photo: Photo, draw: Random) -> Photo:
-    return turned(photo, draw.randint(-18, 18)) if draw.randrange(2) else photo
 
 
 def hsv(photo: Photo) -> tuple[Photo, Photo, Photo]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...nn.boxes import nms
+from ....nn.boxes import nms
 
 LEAST, OVERLAP, MOST = 0.05, 0.5, 100  # score of a candidate, IoU within a class, boxes per image
 

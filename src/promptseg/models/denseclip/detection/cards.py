@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...contracts import Card, Preprocess, Published
-from ...data.vocabularies import names
-from ...nn.clip_config import AttentionPoolConfig
-from .cards import SOURCE, baseline, language
-from .config import MEAN, STD, DenseClipConfig, MaskHead, PyramidConfig, ResNetBackbone, RetinaHead
+from ....contracts import Card, Preprocess, Published
+from ....data.vocabularies import names
+from ....nn.clip_config import AttentionPoolConfig
+from ..cards import SOURCE, baseline, language
+from ..config import MEAN, STD, DenseClipConfig, MaskHead, PyramidConfig, ResNetBackbone, RetinaHead
 
 WORTH_A_LOOK = 0.3  # score from which a box counts as present; mmdetection draws those, too
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...contracts import Rename, Rule
+from ....contracts import Rename, Rule
 
 _BOX, _MASK = "roi_head.bbox_head.", "roi_head.mask_head."
 

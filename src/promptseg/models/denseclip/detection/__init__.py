@@ -1,0 +1,1 @@
+"""DenseCLIP's detectors, RetinaNet and Mask R-CNN: heads, losses, cards, training."""

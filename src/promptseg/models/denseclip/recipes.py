@@ -1,0 +1,132 @@
+"""DenseCLIP's published runs for segmentation and the ablations of its paper, each naming only what differs.
+
+All train on ADE20K with 150 classes: 80,000 steps of 32 photos, AdamW at 1e-4, the image tower at a tenth of it. The text tower's rate
+starts at 0 and rises to 1e-6, the schedule's minimum, as in the published code: it is almost frozen. `frozen` makes it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...contracts import ParameterGroup, Recipe
+from ...errors import ConfigError
+from ...training.schedules import Poly, Warmup
+from .cards import baseline, fpn_r50, fpn_r101, fpn_vitb
+from .config import DenseClipConfig, SemanticHead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseClipTraining:
+    """What only this family's training knows.
+
+    ``clip``: CLIP's own file; None: random towers. ``partial``: it may be of a smaller network. ``validation``: photos of the validation
+    split that are looked at, spread evenly over it.
+    """
+
+    config: DenseClipConfig
+    clip: str | None = None
+    partial: bool = False
+    validation: int = 500
+
+    def __post_init__(self) -> None:
+        if self.validation < 1:
+            raise ConfigError(f"validation is at least 1 photo, not {self.validation}.")
+        if not isinstance(self.config.head, SemanticHead):
+            raise ConfigError("This run trains segmenters; its network has a SemanticHead.")
+
+
+IMAGE = ParameterGroup(pattern="image.*", lr=0.1)
+LANGUAGE = (
+    ParameterGroup(pattern="text.contexts"),
+    ParameterGroup(pattern="text.*", lr=0.0),
+    IMAGE,
+)
+NORMS = ParameterGroup(pattern="context_decoder.decoder.*.norm*", weight_decay=0.0)  # all that the published key "norm" finds
+
+
+def groups(config: DenseClipConfig) -> tuple[ParameterGroup, ...]:
+    """Groups of the official runs; biases and other norms decay there, too."""
+    if config.language is None:
+        return (IMAGE,)
+    own = LANGUAGE if config.language.prompting != "pre" else LANGUAGE[1:]  # there the image makes the contexts
+    return own if config.language.prompting == "none" else (*own, NORMS)
+
+
+def _run(name: str, card: str, config: DenseClipConfig, clip: str, **options: Any) -> Recipe:
+    return Recipe(
+        name=f"denseclip/{name}", card=card, data="data/ade20k", output=f"runs/denseclip/{name}", steps=80_000, batch_size=32, lr=1e-4,
+        schedule=Warmup(steps=1500, start=1e-6, main=Poly(power=0.9, minimum=1e-6), join="multiply"), groups=groups(config),
+        weight_decay=1e-4, clip=None, ema=None, workers=4, validate_every=8000,
+        options=DenseClipTraining(config=config, clip=clip, **options),
+    )  # fmt: skip
+
+
+def fpn_res50() -> Recipe:
+    """CLIP ResNet-50 [denseclip_fpn_res50_512x512_80k]. Expected: mIoU 43.5."""
+    return _run("fpn-r50", "denseclip-fpn-r50", fpn_r50(), "RN50.pt")
+
+
+def fpn_res101() -> Recipe:
+    """CLIP ResNet-101 [denseclip_fpn_res101_512x512_80k]. Expected: mIoU 45.1."""
+    return _run("fpn-r101", "denseclip-fpn-r101", fpn_r101(), "RN101.pt")
+
+
+def fpn_vit_b() -> Recipe:
+    """CLIP ViT-B/16 at 640 pixels [denseclip_fpn_vit-b_640x640_80k]. Expected: mIoU 50.6."""
+    return _run("fpn-vitb", "denseclip-fpn-vitb", fpn_vitb(), "ViT-B-16.pt")
+
+
+def baseline_res50() -> Recipe:
+    """Without language [fpn_clipres50_512x512_80k]. Expected: mIoU 39.6."""
+    return _run("baseline-fpn-r50", "denseclip-baseline-fpn-r50", baseline(fpn_r50()), "RN50.pt")
+
+
+def baseline_res101() -> Recipe:
+    """Without language [fpn_clipres101_512x512_80k], which names the file of ResNet-50: most of the third stage starts at random.
+
+    Expected: mIoU 42.7.
+    """
+    return _run("baseline-fpn-r101", "denseclip-baseline-fpn-r101", baseline(fpn_r101()), "RN50.pt", partial=True)
+
+
+def baseline_vit_b() -> Recipe:
+    """Without language [fpn_clipvit-b_640x640_80k]. Expected: mIoU 49.4."""
+    return _run("baseline-fpn-vitb", "denseclip-baseline-fpn-vitb", baseline(fpn_vitb()), "ViT-B-16.pt")
+
+
+def frozen() -> Recipe:
+    """The run on ResNet-50 with a text tower that stays exactly as CLIP has it, as the paper describes it."""
+    run = _ablation("frozen-text")()
+    tower = replace(LANGUAGE[1], lr=1.0, frozen=True)
+    return replace(run, groups=(LANGUAGE[0], tower, IMAGE, NORMS))
+
+
+def _ablation(name: str, depth: int | None = None, **language: Any) -> Callable[[], Recipe]:
+    """The run on ResNet-50 with other language guidance; ``depth``: layers of the context decoder."""
+
+    def make() -> Recipe:
+        config = fpn_r50()
+        assert config.language is not None
+        changes = language if depth is None else {**language, "decoder": replace(config.language.decoder, layers=depth)}
+        changed = replace(config, language=replace(config.language, **changes))
+        return _run(f"ablation-{name}", "denseclip-fpn-r50", changed, "RN50.pt")
+
+    return make
+
+
+_ALL: tuple[Callable[[], Recipe], ...] = (
+    fpn_res50,
+    fpn_res101,
+    fpn_vit_b,
+    baseline_res50,
+    baseline_res101,
+    baseline_vit_b,
+    frozen,
+    _ablation("score-map", prompting="none"),
+    _ablation("pre-model", prompting="pre"),
+    _ablation("decoder-1", depth=1),
+    _ablation("decoder-6", depth=6),
+)
+RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in _ALL}

@@ -1,0 +1,47 @@
+"""Batch norm whose statistics in training are those of all processes together, on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """torch's `BatchNorm2d`, shared; every process has maps of equal shape."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input (B, C, h, w) -> the same."""
+        if not self.training or not several():
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, self.momentum or 0.0, self.eps)
+
+
+def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor, momentum: float, eps: float) -> Tensor:
+    """x (n, C, ...) of this process, normalised by the statistics of all; equally many numbers in each.
+
+    Normalises with the biased variance, remembers the unbiased one.
+    """
+    from torch.distributed.nn.functional import all_reduce
+
+    def per_channel(values: Tensor) -> Tensor:
+        return values.view(-1, *(1 for _ in x.shape[2:]))
+
+    values, processes = x.to(torch.promote_types(x.dtype, torch.float32)), torch.distributed.get_world_size()
+    rest = [dimension for dimension in range(x.ndim) if dimension != 1]
+    mean: Tensor = all_reduce(values.mean(rest)) / processes  # type: ignore[no-untyped-call]
+    centred = values - per_channel(mean)
+    variance: Tensor = all_reduce(centred.square().mean(rest)) / processes  # type: ignore[no-untyped-call]
+    count = x.numel() // x.shape[1] * processes
+    with torch.no_grad():
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
+    return (centred * per_channel((variance + eps).rsqrt() * weight) + per_channel(bias)).to(x.dtype)
+
+
+def several() -> bool:
+    """Whether there are other processes."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
