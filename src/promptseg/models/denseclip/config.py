@@ -79,6 +79,35 @@ class VitBackbone:
         return (self.width,) * len(self.taps)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageNetBackbone:
+    """transformers' ResNet (of bottlenecks) or Swin: ``widths`` of the four maps; ``heads`` and ``window`` are Swin's.
+
+    ``embed``: dimensions to which its last map is projected; None: it embeds nothing.
+    """
+
+    architecture: Literal["resnet", "swin"] = "resnet"
+    widths: tuple[int, int, int, int] = (256, 512, 1024, 2048)
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    heads: tuple[int, int, int, int] = (3, 6, 12, 24)
+    window: int = 7
+    embed: int | None = 1024
+    kind: Literal["imagenet"] = "imagenet"
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "depths", "heads"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.architecture not in ("resnet", "swin"):
+            raise ConfigError(f"architecture is 'resnet' or 'swin', not {self.architecture!r}.")
+        if any(after != 2 * before for before, after in zip(self.widths, self.widths[1:], strict=False)):
+            raise ConfigError(f"Each of the four widths is twice the one before, unlike {self.widths}.")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the four levels."""
+        return self.widths
+
+
 # --- language ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +224,7 @@ class DenseClipConfig:
     """
 
     classes: tuple[str, ...]
-    backbone: ResNetBackbone | VitBackbone
+    backbone: ResNetBackbone | VitBackbone | ImageNetBackbone
     language: LanguageConfig | None = None
     neck: PyramidConfig = field(default_factory=PyramidConfig)
     head: SemanticHead | RetinaHead | MaskHead = field(default_factory=SemanticHead)

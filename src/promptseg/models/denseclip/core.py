@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ...nn.clip_resnet import ClipResNet, ImageMaps
 from ...nn.fpn import FeaturePyramid
-from .config import DenseClipConfig, ResNetBackbone
+from .config import DenseClipConfig, ImageNetBackbone, ResNetBackbone, VitBackbone
 from .context import ContextDecoder, score_map, visual_context
+from .imagenet import ImageNetEncoder
 from .text import ContextTextTower, class_tokens
 from .vit import DenseVit
 
@@ -44,7 +45,7 @@ class DenseClip(nn.Module):
         self.config = config
         language = config.language
         backbone = config.backbone
-        self.image = ClipResNet(backbone.network) if isinstance(backbone, ResNetBackbone) else DenseVit(backbone)
+        self.image = _encoder(backbone)
         self.text: ContextTextTower | None = None
         self.context_decoder: ContextDecoder | None = None
         self.gamma: nn.Parameter | None = None
@@ -110,3 +111,9 @@ class DenseClip(nn.Module):
             maps[language.level] = torch.cat([maps[language.level], given], dim=1)
         levels: tuple[Tensor, ...] = self.neck(maps)
         return levels
+
+
+def _encoder(backbone: ResNetBackbone | VitBackbone | ImageNetBackbone) -> ClipResNet | DenseVit | ImageNetEncoder:
+    if isinstance(backbone, ImageNetBackbone):
+        return ImageNetEncoder(backbone)
+    return ClipResNet(backbone.network) if isinstance(backbone, ResNetBackbone) else DenseVit(backbone)

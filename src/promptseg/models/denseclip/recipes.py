@@ -10,24 +10,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...contracts import ParameterGroup, Recipe
+from ...contracts import ParameterGroup, Preprocess, Recipe
 from ...errors import ConfigError
 from ...training.schedules import Poly, Warmup
 from .cards import baseline, fpn_r50, fpn_r101, fpn_vitb
-from .config import DenseClipConfig, SemanticHead
+from .config import DenseClipConfig, ImageNetBackbone, SemanticHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseClipTraining:
     """What only this family's training knows.
 
-    ``clip``: CLIP's own file; None: random towers. ``partial``: it may be of a smaller network. ``validation``: photos of the validation
-    split that are looked at, spread evenly over it.
+    ``clip``: CLIP's own file; None: random towers. ``partial``: it may be of a smaller network. ``imagenet``: transformers' file or folder
+    of a backbone that is not CLIP's. ``validation``: photos of the validation split that are looked at, spread evenly over it.
     """
 
     config: DenseClipConfig
     clip: str | None = None
     partial: bool = False
+    imagenet: str | None = None
     validation: int = 500
 
     def __post_init__(self) -> None:
@@ -116,6 +117,23 @@ def _ablation(name: str, depth: int | None = None, **language: Any) -> Callable[
     return make
 
 
+def imagenet_res50() -> Recipe:
+    """ImageNet's ResNet-50 with the text tower of CLIP's ResNet-50 (paper, section 4.3)."""
+    return _any_backbone("imagenet-r50", ImageNetBackbone(), "resnet-50/model.safetensors")
+
+
+def swin_t() -> Recipe:
+    """Swin-T, the same."""
+    backbone = ImageNetBackbone(architecture="swin", widths=(96, 192, 384, 768), depths=(2, 2, 6, 2))
+    return _any_backbone("swin-t", backbone, "swin-tiny-patch4-window7-224/model.safetensors")
+
+
+def _any_backbone(name: str, backbone: ImageNetBackbone, weights: str) -> Recipe:
+    config = fpn_r50()
+    preprocess = replace(config.preprocess, mean=Preprocess(size=1).mean, std=Preprocess(size=1).std)  # ImageNet's
+    return _run(name, "denseclip-fpn-r50", replace(config, backbone=backbone, preprocess=preprocess), "RN50.pt", imagenet=weights)
+
+
 _ALL: tuple[Callable[[], Recipe], ...] = (
     fpn_res50,
     fpn_res101,
@@ -123,6 +141,8 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     baseline_res50,
     baseline_res101,
     baseline_vit_b,
+    imagenet_res50,
+    swin_t,
     frozen,
     _ablation("score-map", prompting="none"),
     _ablation("pre-model", prompting="pre"),

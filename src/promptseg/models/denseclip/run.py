@@ -23,6 +23,7 @@ from ...training.distributed import everybodys, my_part
 from ...training.run import Run
 from ...zoo import read_weights
 from .config import SemanticHead
+from .imagenet import ImageNetEncoder, start_from_imagenet
 from .losses import segmentation_losses
 from .network import Model
 from .photos import Augment
@@ -64,6 +65,8 @@ class DenseClipRun(Run):
         self.model = Model(options.config)
         if clip is not None:
             start_from_clip(self.model, read_weights(clip), partial=options.partial)
+        if options.imagenet is not None and isinstance(self.model.image, ImageNetEncoder):
+            start_from_imagenet(self.model.image, read_weights(options.imagenet))
         self.model.train()
 
     def example(self, number: int) -> Batch:

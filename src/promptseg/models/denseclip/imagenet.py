@@ -1,0 +1,72 @@
+"""DenseCLIP on a backbone that CLIP did not train (section 4.3, "any backbone"): transformers' ResNet or Swin with ImageNet's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import WeightsError
+from ...nn.clip_resnet import ImageMaps
+from .config import ImageNetBackbone
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+class ImageNetEncoder(nn.Module):
+    """The backbone, and a projection of its last map's cells to the text space; the image's embedding is their mean.
+
+    Raises:
+        ImportError: transformers is not installed; the message names the extra.
+    """
+
+    def __init__(self, config: ImageNetBackbone) -> None:
+        super().__init__()
+        self.body = _body(config)
+        self.project = nn.Conv2d(config.widths[-1], config.embed, 1) if config.embed else None
+
+    def forward(self, pixels: Tensor) -> ImageMaps:
+        """pixels (B, 3, H, W), normalised -> maps at strides 4, 8, 16 and 32."""
+        maps = tuple(self.body(pixels).feature_maps)
+        if self.project is None:
+            return ImageMaps(maps, None, None)
+        local = self.project(maps[-1])
+        return ImageMaps(maps, local.mean((-2, -1)), local)
+
+
+def start_from_imagenet(encoder: ImageNetEncoder, weights: Mapping[str, Tensor]) -> None:
+    """Fill the backbone from transformers' file of its classifier (`microsoft/resnet-50`, `microsoft/swin-tiny-patch4-window7-224`).
+
+    Raises:
+        WeightsError: another network's file: a tensor is missing or of another shape.
+    """
+    given = {name.removeprefix("resnet."): tensor for name, tensor in weights.items()}
+    ours = encoder.body.state_dict()
+    new = ("hidden_states_norms.", "swin.layernorm.")  # the backbone's own norms of its outputs, and one that it does not use
+    needed = [name for name in ours if not name.startswith(new) and not name.endswith(("relative_position_index", "num_batches_tracked"))]
+    missing = [name for name in needed if name not in given]
+    misshaped = [name for name in needed if name in given and given[name].shape != ours[name].shape]
+    if missing or misshaped:
+        wrong = ", ".join((missing + misshaped)[:6])
+        raise WeightsError(
+            f"This is not the file of this backbone: {wrong}. Give the one of its own size.", missing=missing, misshaped=misshaped
+        )
+    with torch.no_grad():
+        for name in needed:
+            ours[name].copy_(given[name])
+
+
+def _body(config: ImageNetBackbone) -> nn.Module:
+    try:
+        from transformers import ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
+    except ImportError:
+        raise ImportError("Backbones of ImageNet come from transformers: pip install 'promptseg[train]'.") from None
+    common: dict[str, Any] = {"depths": list(config.depths), "out_features": STAGES}
+    if config.architecture == "swin":
+        sizes: dict[str, Any] = {"embed_dim": config.widths[0], "num_heads": list(config.heads), "window_size": config.window}
+        swin: nn.Module = SwinBackbone(SwinConfig(**common, **sizes))
+        return swin
+    resnet: nn.Module = ResNetBackbone(ResNetConfig(**common, hidden_sizes=list(config.widths), embedding_size=config.widths[0] // 4))
+    return resnet
