@@ -165,6 +165,16 @@ def test_the_photo_is_encoded_once_for_every_question(ask: Segmenter) -> None:
     assert np.array_equal(ask(shown, "a dog").to_numpy(), ask(photo, "a dog").to_numpy())
 
 
+def test_halves_and_lists_answer_alike(ask: Segmenter) -> None:
+    prompts = ["a dog", Points(((10, 10),)), MaskPrompt(np.ones(SIZE, np.bool_))]
+    assert np.array_equal(ask(PHOTO, ask.embed_prompts(prompts)).to_numpy(), ask(PHOTO, prompts).to_numpy())
+    first, second = ask([PHOTO, 255 - PHOTO], "a dog")
+    assert np.array_equal(first.to_numpy(), ask(PHOTO, "a dog").to_numpy())
+    assert np.array_equal(second.to_numpy(), ask(255 - PHOTO, "a dog").to_numpy())
+    assert [found.classes for found in ask.semantic([PHOTO, PHOTO], ["sky"])] == [("sky",), ("sky",)]
+    assert len(ask.panoptic([PHOTO], ["dog"], [])) == len(ask.instances([PHOTO], ["dog"])) == 1
+
+
 def test_what_cannot_be_asked(ask: Segmenter) -> None:
     with pytest.raises(UnsupportedPrompt):
         ask(PHOTO, Exemplar(PHOTO))
