@@ -59,7 +59,7 @@ class OpenVocabulary(LabelMaps):
         from .. import zoo
 
         key = f"{self.NAME}/mIoU"
-        return {card.name: {"mIoU": card.metrics[key]} for card in zoo.cards() if card.family == FAMILY}
+        return {card.name: {"mIoU": card.metrics[key]} for card in zoo.cards() if key in card.metrics}
 
     def constants(self, segmenter: Segmenter) -> dict[str, Any]:
         known = super().constants(segmenter)
