@@ -16,7 +16,9 @@ __all__ = ["app"]
 WRONG = 1  # exit code of a data set with mistakes
 CLASSES_SHOWN = 30
 
-app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, and check one on disk.")
+app = typer.Typer(
+    rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, check one on disk, prepare one."
+)
 
 
 @app.command("list")
@@ -88,6 +90,43 @@ def check(
         typer.echo(f"{file} shows some of the photos with their masks.")
     if not report.ok:
         raise typer.Exit(WRONG)
+
+
+PREPARE_EPILOG = """[bold]Examples[/bold]
+
+    promptseg data prepare ade847 ADE20K_2021_17_01
+
+    promptseg data prepare context59 VOCdevkit/VOC2010"""
+
+
+@app.command(epilog=PREPARE_EPILOG)
+def prepare(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A benchmark: ade150, ade847, context59, context459, voc20, voc20b, coco-stuff.")
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="A benchmark: the folder where its original download lies.")],
+) -> None:
+    """Write the label maps of a benchmark beside its original download, as CAT-Seg's own preparation does.
+
+    What is there already stays, so the same command goes on where an earlier one was stopped.
+    """
+    from ..errors import DataError
+
+    if len(files) != 1:
+        raise DataError(f"{what} takes one folder, the one of its original download, not {len(files)}.")
+    _write_maps(what, files[0])
+
+
+def _write_maps(name: str, root: Path) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..data.preparation import prepare as write
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        done = write(name, root, every=lambda jobs: progress.track(jobs, total=len(jobs), description="Writing"))
+    kept = f", {done.kept} were there already" if done.kept else ""
+    typer.echo(f"{', '.join(map(str, done.folders))}: {done.new} files written{kept}")
 
 
 def _print(report: Report) -> None:
