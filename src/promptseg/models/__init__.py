@@ -4,7 +4,8 @@ A family's module offers, without importing torch, ``CARDS`` (its entries in the
 conversion rules; "official" and "hf" are what `zoo.to_official` writes); on first use ``Model``, the network (`contracts.Network`), with
 ``Model(config)`` and ``Model.from_official(config, *state_dicts)``; and, where outputs of the real weights are published, ``verification``
 (see `zoo.verification`). A family whose folders store weights in another form than its network holds them (half precision, say) offers
-``pack(state_dict)`` and ``unpack(tensors)``, names and tensors both ways.
+``pack(state_dict)`` and ``unpack(tensors)``, names and tensors both ways. One that can be asked in ways of its own offers ``OPTIONS``, its
+kind of `contracts.Options`.
 """
 
 from __future__ import annotations
