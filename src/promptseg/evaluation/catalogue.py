@@ -11,6 +11,7 @@ from typing import Any, get_origin, get_type_hints
 from ..errors import ConfigError, nearest
 from .generalisation import Generalisation
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
+from .mess import Mess
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
 from .open_vocabulary import Ade150, Ade847, Context59, Context459, Voc20, Voc20b
 from .own import Own
@@ -41,6 +42,7 @@ KINDS: tuple[type[Protocol], ...] = (
     Context59,
     Voc20,
     Voc20b,
+    Mess,
 )
 PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 
