@@ -79,7 +79,7 @@ def test_how_the_model_is_asked(name: str, tmp_path: Path, segmenter: Segmenter,
 
     def know(image: Any, classes: Any, **given: Any) -> Any:
         assert list(classes) == ASKED[name]
-        assert given == {"background": 0.0, "options": CatSegOptions(mode="sliding", truncate=True)}
+        assert given == {"background": 0.0, "options": CatSegOptions(mode="slide", truncate=True)}
         truth = next(truths)
         return SimpleNamespace(labels=np.where(truth == COUNTED[name] - 1, len(ASKED[name]) - 1, truth).astype(np.int16))
 
@@ -114,7 +114,7 @@ def test_other_families_are_asked_in_their_own_way(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sliding"):
+    with pytest.raises(ConfigError, match="slide"):
         protocol("voc20", tmp_path, mode="both")
     unable = SimpleNamespace(card=SimpleNamespace(name="unable", tasks=("masks",), prompts=("text",)))
     with pytest.raises(UnsupportedTask, match="unable"):

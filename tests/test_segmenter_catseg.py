@@ -35,7 +35,7 @@ def by_hand(model: Model, pixels: np.ndarray, names: list[str], mode: str) -> An
     mean, std = (torch.tensor(values)[:, None, None] for values in (model.config.preprocess.mean, model.config.preprocess.std))
     canvas = (torch.from_numpy(np.array(resized_photo)).permute(2, 0, 1) / 255 - mean) / std
     crops = [canvas] if mode == "whole" else [canvas[:, y : y + 384, x : x + 384] for y in (0, 256) for x in (0, 256)]
-    if mode == "sliding":
+    if mode == "slide":
         crops.append(F.interpolate(canvas[None], (384, 384), mode="bilinear")[0])
     with torch.inference_mode():
         seen = torch.cat([F.interpolate(crop[None], (64, 64), mode="bilinear") for crop in crops])
@@ -51,7 +51,7 @@ def by_hand(model: Model, pixels: np.ndarray, names: list[str], mode: str) -> An
         return F.interpolate(both[None], pixels.shape[:2], mode="bilinear")[0].numpy()
 
 
-@pytest.mark.parametrize("mode", ["sliding", "whole"])
+@pytest.mark.parametrize("mode", ["slide", "whole"])
 def test_maps_are_the_published_ones(ask: Segmenter, mode: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
     found = ask.semantic(pixels, NAMES, options=CatSegOptions(mode=mode))
@@ -66,7 +66,7 @@ def test_sizes() -> None:
     assert resized((480, 640)) == (640, 853)
     assert resized((100, 1000)) == (256, 2560)
     assert looks((480, 640), "whole")[0].shape == (640, 864)
-    assert [look.part for look in looks((480, 640), "sliding")] == [0, 1, 2, 3, 4]
+    assert [look.part for look in looks((480, 640), "slide")] == [0, 1, 2, 3, 4]
 
 
 def test_batches_halves_and_tiles(ask: Segmenter) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from promptseg import zoo
+from promptseg.data import vocabularies
 from promptseg.errors import ConfigError, PromptError
 from promptseg.prompts import Classes
 from promptseg.segmenter import Segmenter
+from promptseg.semantics import Contest
 from toy_family import CARD, Model, photo, segmenter
 
 CENTRES = (slice(20, 21), [5, 30, 55])  # of the red, green and blue thirds
@@ -88,3 +90,31 @@ def test_lists_and_embeddings() -> None:
 def test_impossible_questions(classes: Any, background: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         segmenter().semantic(photo(), classes, background=background)
+
+
+# --- names that come twice ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [["red", "blue", "red"], ["red", ["red", "crimson"]], [["sky", "blue"], "green", ["sky", "white"]]])
+def test_a_class_named_twice(classes: list[str | list[str]]) -> None:
+    with pytest.raises(PromptError, match=r"twice: '(red|sky)'"):
+        segmenter().semantic(photo(), classes)
+
+
+def test_background_named_twice() -> None:
+    with pytest.raises(PromptError, match="twice: 'white'"):
+        segmenter().semantic(photo(), ["red"], background=["white", "white"])
+
+
+def test_a_synonym_of_two_classes_is_no_mistake() -> None:
+    contest = Contest.between([["seat", "chair"], ["bench", "seat"]], None)
+    assert contest.classes == ["seat", "bench"]
+
+
+def test_first_synonyms_of_a_published_list_may_repeat() -> None:
+    """ADE20K full: three kinds of bag. A list of one's own that holds a part of it may not."""
+    firsts = [words[0] for words in vocabularies.synonyms("ade847")]
+    assert Contest.between(firsts, None).classes == firsts
+    assert Contest.between(vocabularies.synonyms("ade847"), None).classes == firsts
+    with pytest.raises(PromptError, match=r"'bag', .* and 4 more\. "):
+        Contest.between(firsts[:-1], None)

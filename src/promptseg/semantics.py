@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -36,7 +37,7 @@ class Contest:
         """As `Segmenter.semantic` describes its arguments.
 
         Raises:
-            PromptError: a name is empty, or a string stands where a list of names is wanted.
+            PromptError: a name is empty or comes twice, or a string stands where a list of names is wanted.
             ConfigError: the threshold lies outside 0..1.
         """
         words = _synonyms(classes)
@@ -97,4 +98,16 @@ def _synonyms(names: ClassNames) -> tuple[tuple[str, ...], ...]:
     if isinstance(names, str):
         raise PromptError(f"Classes are a list of names, not the single string {names!r}.")
     checked = names if isinstance(names, Classes) else Classes(tuple(name if isinstance(name, str) else tuple(name) for name in names))
-    return tuple((name,) if isinstance(name, str) else name for name in checked.names)
+    words = tuple((name,) if isinstance(name, str) else name for name in checked.names)
+    twice = [name for name, count in Counter(first for first, *_ in words).items() if count > 1]
+    if twice and not _published([first for first, *_ in words]):
+        shown = ", ".join(map(repr, twice[:5])) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
+        raise PromptError(f"Classes are named twice: {shown}. A map could not tell them apart; name each once, its synonyms in one list.")
+    return words
+
+
+def _published(firsts: list[str]) -> bool:
+    """Whether these are the first synonyms of a vocabulary that ships, which are asked as published: ADE20K has three kinds of bag."""
+    from .data.vocabularies import available, synonyms
+
+    return any([first for first, *_ in synonyms(name)] == firsts for name in available())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .prepare import EPILOG as PREPARE_EPILOG
+from .prepare import prepare
 
 if TYPE_CHECKING:
     from ..data.checks import Report
@@ -15,7 +18,6 @@ __all__ = ["app"]
 
 WRONG = 1  # exit code of a data set with mistakes
 CLASSES_SHOWN = 30
-Questions: TypeAlias = Literal["interactive", "referring", "generalised"]
 
 app = typer.Typer(
     rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, check one on disk, prepare one."
@@ -93,60 +95,7 @@ def check(
         raise typer.Exit(WRONG)
 
 
-PREPARE_EPILOG = """[bold]Examples[/bold]
-
-    promptseg data prepare interactive annotations/instances_train2017.json annotations/instances_val2017.json --output coco
-
-    promptseg data prepare referring "refcoco/refs(unc).p" refcoco/instances.json --output refcoco"""
-
-
-@app.command(epilog=PREPARE_EPILOG)
-def prepare(
-    what: Annotated[
-        Questions, typer.Argument(metavar="WHAT", help="interactive (COCO-Interactive), referring (RefCOCO/+/g), generalised (gRefCOCO).")
-    ],
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE...", help="interactive: COCO's instances, as published train, then val. Else references and their instances."
-        ),
-    ],
-    output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
-    seed: Annotated[int, typer.Option(help="interactive: the same seed and files, in the same order, draw the same prompts.")] = 0,
-) -> None:
-    """Write the files of questions that PSALM is trained and tested on.
-
-    interactive draws a point, a scribble, a box and a rough mask for every object, once for all time, into FILE_interactive.json;
-    referring and generalised write one SPLIT.json for every split of the references.
-    """
-    from random import Random
-
-    from ..data.instructions import generalised, interactive, read_refs, referring
-    from ..data.samples import read_json
-    from ..errors import DataError
-
-    if what == "interactive":
-        random = Random(seed)
-        for file in files:
-            _keep(interactive(read_json(file), random), output / f"{file.stem}_interactive.json")
-        return
-    if len(files) != 2:
-        raise DataError(f"{what} takes two files, the references and the instances that they name, not {len(files)}.")
-    refs, table = read_refs(files[0]), read_json(files[1])
-    for split in sorted({str(ref["split"]) for ref in refs}):
-        _keep((referring if what == "referring" else generalised)(refs, table, split), output / f"{split}.json")
-
-
-def _keep(entries: list[dict[str, Any]], target: Path) -> None:
-    import json
-
-    from ..errors import ExportError
-
-    if target.exists():
-        raise ExportError(f"{target} is there already, and what was drawn once stays; choose another --output.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(entries), encoding="utf-8")
-    typer.echo(f"{target}: {sum(len(entry['anns']) for entry in entries)} objects in {len(entries)} entries")
+app.command(epilog=PREPARE_EPILOG)(prepare)
 
 
 def _print(report: Report) -> None:

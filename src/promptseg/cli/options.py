@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..contracts import MAX_PIXELS
+from ..contracts import MAX_PIXELS, Options
 from ..devices import PRECISIONS
 from ..errors import ConfigError, nearest
 
-__all__ = ["MAX_PIXELS", "Device", "Formats", "MaxPixels", "Model", "Output", "Overwrite", "Precision", "Threshold", "Tile", "listed"]
+if TYPE_CHECKING:
+    from ..segmenter import Segmenter
+
+__all__ = [
+    "MAX_PIXELS",
+    "Device",
+    "Formats",
+    "MaxPixels",
+    "Model",
+    "Output",
+    "Overwrite",
+    "Precision",
+    "Threshold",
+    "Tile",
+    "listed",
+    "of_family",
+]
 
 
 def _a_number(value: float | None) -> float | None:
@@ -51,3 +68,22 @@ def listed(text: str, allowed: tuple[str, ...], what: str) -> list[str]:
     if not names:
         raise ConfigError(f"No {what} was given; allowed: {', '.join(allowed)}.")
     return names
+
+
+def of_family(segmenter: Segmenter, tile: int | None, **own: Any) -> Options:
+    """``tile`` for any model; ``own`` are options that only some families know, None where they are not given.
+
+    Raises:
+        ConfigError: the model's family does not know one that is given, or not its value.
+    """
+    from ..models import family
+
+    given = {name: value for name, value in own.items() if value is not None}
+    if not given:
+        return Options(tile=tile)
+    kind: type[Options] = getattr(family(segmenter.card.family), "OPTIONS", Options)
+    known = {field.name for field in fields(kind)}
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{segmenter.card.name!r} has no option --{name.replace('_', '-')}; leave it out, or choose another model.")
+    return kind(tile=tile, **given)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..contracts import Options, probability
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed
+from ..contracts import probability
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed, of_family
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ EPILOG = """[bold]Examples[/bold]
     promptseg semantic street.jpg road sky building car
 
     promptseg semantic photo.jpg "a dog" grass --background 0.5
+
+    promptseg semantic street.jpg road sky building car -m catseg-base --mode whole
 
     promptseg semantic photos/ water forest field -o found --format overlay,png,coco
 
@@ -41,6 +43,12 @@ def semantic(
     output: Output = Path("maps"),
     formats: Formats = "overlay,png",
     tile: Tile = None,
+    mode: Annotated[
+        str | None, typer.Option(help="CAT-Seg, GroupViT: slide (windows over the photo, as published) or whole (one look, faster).")
+    ] = None,
+    max_classes: Annotated[
+        int | None, typer.Option(help="CAT-Seg: refine only so many classes, those most like some place of the photo; approximate.")
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -53,13 +61,14 @@ def semantic(
     given = sort_arguments(arguments, classes or (), need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
-    request |= {"formats": wanted, "tile": tile}
+    request |= {"formats": wanted, "tile": tile, "mode": mode, "max_classes": max_classes}
 
     from ..segmenter import load
     from .batch import run
 
-    options, nothing = Options(tile=tile), _background(background)
+    nothing = _background(background)
     segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    options = of_family(segmenter, tile, mode=mode, max_classes=max_classes)
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
         found = segmenter.semantic(photo, given.prompts or None, background=nothing, options=options)

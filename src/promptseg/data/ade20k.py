@@ -9,7 +9,7 @@ from ..errors import DataError
 from .samples import LabelSample, PhotoSet, label_map, one_of
 from .vocabularies import names, synonyms
 
-__all__ = ["ade150", "ade847"]
+__all__ = ["ade20k_root", "ade150", "ade847"]
 
 SPLITS = ("training", "validation")
 
@@ -25,7 +25,7 @@ def ade150(root: Path, split: str = "validation") -> PhotoSet[LabelSample]:
         DataError: there are no photos.
     """
     one_of(split, SPLITS, "split of ADE20K")
-    root = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
+    root = ade20k_root(root, "ADEChallengeData2016")
     classes = tuple(name.strip() for name in names("ade150"))
     return _photos("ade150", root / "images" / split, root / "annotations" / split, ".png", classes, first=1)
 
@@ -41,10 +41,15 @@ def ade847(root: Path, split: str = "validation") -> PhotoSet[LabelSample]:
         DataError: there are no photos.
     """
     one_of(split, SPLITS, "split of ADE20K")
-    root = root / "ADE20K_2021_17_01" if (root / "ADE20K_2021_17_01").is_dir() else root
+    root = ade20k_root(root, "ADE20K_2021_17_01")
     classes = tuple(words[0] for words in synonyms("ade847"))
     photos, maps = root / "images_detectron2" / split, root / "annotations_detectron2" / split
     return _photos("ade847", photos, maps, ".tif", classes, ignore=65535)
+
+
+def ade20k_root(root: Path, name: str) -> Path:
+    """The folder ``name``, given it or the one above."""
+    return root / name if (root / name).is_dir() else root
 
 
 def _photos(

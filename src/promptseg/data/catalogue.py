@@ -13,6 +13,7 @@ from .ade20k import ade150, ade847
 from .coco import coco_instances, coco_panoptic, coco_stuff
 from .coco20i import coco20i
 from .lvis import lvis
+from .mess import mess
 from .own import own
 from .pascal import pascal_zero_shot, voc
 from .pascal5i import pascal5i
@@ -76,6 +77,7 @@ SETS = {
         DataSet("ade847", ade847, "groups.csail.mit.edu/vision/datasets/ADE20K; conversion: MaskFormer"),
         DataSet("context59", context59, "cs.stanford.edu/~roozbeh/pascal-context; conversion: CAT-Seg"),
         DataSet("context459", context459, "cs.stanford.edu/~roozbeh/pascal-context; conversion: CAT-Seg"),
+        DataSet("mess", mess, "github.com/blumenstiel/MESS"),
         DataSet("own", own, "yours"),
         DataSet("shards", shards, "yours, written by promptseg.data.shards.write_shards"),
     )

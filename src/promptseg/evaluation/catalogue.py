@@ -14,6 +14,7 @@ from .detection import CocoDetection
 from .expressions import GRefCoco, RefCoco, RefCocoSentences
 from .generalisation import Generalisation
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
+from .mess import Mess
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
 from .open_vocabulary import Ade150, Ade847, Context59, Context459, Voc20, Voc20b
 from .own import Own
@@ -54,6 +55,7 @@ KINDS: tuple[type[Protocol], ...] = (
     CocoInteractive,
     Davis2017,
     CocoDetection,
+    Mess,
 )
 PROTOCOLS: Mapping[str, type[Protocol]] = {kind.NAME: kind for kind in KINDS}
 

@@ -20,7 +20,7 @@ from .table import Row
 if TYPE_CHECKING:
     from ..segmenter import Segmenter
 
-__all__ = ["CocoObjectMaps", "ContextMaps", "LabelMaps", "VocMaps"]
+__all__ = ["CocoObjectMaps", "ContextMaps", "LabelMaps", "MapsPart", "VocMaps"]
 
 BACKGROUND = "background"
 
@@ -50,7 +50,7 @@ class LabelMaps(Protocol):
         return classes
 
     def parts(self) -> tuple[Part, ...]:
-        return (_Maps(self),)
+        return (MapsPart(self),)
 
     def rows(self, counted: Mapping[str, Metrics]) -> tuple[Row, ...]:
         metric = counted["maps"]["classes"]
@@ -129,11 +129,11 @@ class CocoObjectMaps(BackgroundMaps):
         return coco_objects(existing(self.root), self.split)
 
 
-class _Maps(Part):
-    name = "maps"
+class MapsPart(Part):
+    """The photos of a protocol, pixel by pixel."""
 
-    def __init__(self, protocol: LabelMaps) -> None:
-        self.protocol, self.photos = protocol, protocol.photos()
+    def __init__(self, protocol: LabelMaps, name: str = "maps") -> None:
+        self.name, self.protocol, self.photos = name, protocol, protocol.photos()
         self.names = protocol.counted(self.photos.classes)
 
     @property

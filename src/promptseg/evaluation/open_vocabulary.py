@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Ade150", "Ade847", "Context59", "Context459", "Voc20", "Voc20b"]
 
 FAMILY = "catseg"
-MODES = ("sliding", "whole")
+MODES = ("slide", "whole")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OpenVocabulary(LabelMaps):
 
     ABSENT: ClassVar[AbsentRule] = "labelled"
 
-    mode: Literal["sliding", "whole"] = "sliding"
+    mode: Literal["slide", "whole"] = "slide"
     truncate: bool = True
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class Ade847(OpenVocabulary):
     split: str = "validation"
 
     def counted(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        return names("ade847")  # first synonyms alone are not all different: two kinds of bag
+        return names("ade847")  # first synonyms alone are not all different: three kinds of bag
 
     def photos(self) -> PhotoSet[LabelSample]:
         return ade847(existing(self.root), self.split)

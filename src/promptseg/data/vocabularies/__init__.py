@@ -11,7 +11,7 @@ from ...errors import DataError, nearest
 
 __all__ = ["available", "names", "synonyms", "templates"]
 
-NO_NAMES = ("removed_words", "templates")  # files that hold something else
+NO_NAMES = ("mess", "removed_words", "templates")  # files that hold something else
 
 
 def available() -> tuple[str, ...]:

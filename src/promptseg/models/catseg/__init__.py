@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from .network import Model
     from .run import CatSegRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "RECIPES", "CatSegConfig", "CatSegOptions", "Model", "Run"]
+__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "CatSegConfig", "CatSegOptions", "Model", "Run"]
+
+OPTIONS = CatSegOptions
 
 _HOME = {"Model": ("network", "Model"), "Run": ("run", "CatSegRun")}
 

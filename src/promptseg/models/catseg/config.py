@@ -77,19 +77,19 @@ class CatSegConfig:
 class CatSegOptions(Options):
     """How CAT-Seg is asked.
 
-    ``mode``: "sliding", four overlapping windows and the whole photo, as all published figures; "whole", one look, five times as fast.
+    ``mode``: "slide", four overlapping windows and the whole photo, as all published figures; "whole", one look, five times as fast.
     ``max_classes``: only so many classes, those whose cost is largest anywhere in the view, are aggregated; the others count as absent.
     Approximate, and off (None) unless asked for. ``truncate``: the published code's rule, the 256 of largest cost, in its place.
     """
 
-    mode: Literal["sliding", "whole"] = "sliding"
+    mode: Literal["slide", "whole"] = "slide"
     max_classes: int | None = None
     truncate: bool = False
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)
-        if self.mode not in ("sliding", "whole"):
-            raise ConfigError(f"mode is 'sliding' or 'whole', not {self.mode!r}.")
+        if self.mode not in ("slide", "whole"):
+            raise ConfigError(f"mode is 'slide' or 'whole', not {self.mode!r}.")
         if self.max_classes is not None and self.max_classes < 1:
             raise ConfigError(f"max_classes is at least 1, or None for all, not {self.max_classes}.")
         if self.fit is not None or self.size is not None:

@@ -121,14 +121,14 @@ class Model(Clip):
         if options.tile is not None:
             square = replace(self.config.preprocess, size=self.config.side, fit="stretch")
             return shared_views.views(size, Options(tile=options.tile, overlap=options.overlap), square)
-        return windows.looks(size, options.mode if isinstance(options, CatSegOptions) else "sliding")
+        return windows.looks(size, options.mode if isinstance(options, CatSegOptions) else "slide")
 
     def prepare(self, pixels: Tensor, view: View) -> Tensor:
         """A view's normalised pixels (3, h, w) -> what CLIP sees, (3, side, side)."""
         return windows.shown(pixels, view.part, self.config.side) if isinstance(view, Look) else pixels
 
     def merge(self, predictions: Iterable[DenseLogits], views: Sequence[View], size: Size) -> DenseLogits:
-        """Sliding mode's windows are kept, `to_scores` merges them class by class; tiles: see `nn.views.merge`."""
+        """The windows of slide mode are kept, `to_scores` merges them class by class; tiles: see `nn.views.merge`."""
         if not isinstance(views[0], Look):
             return shared_views.merge(predictions, views, size)
         found = list(predictions)

@@ -1,6 +1,6 @@
-"""How CAT-Seg is shown a photo and how its answers become a map: its published whole and sliding modes (code, `cat_seg_model.py`).
+"""How CAT-Seg is shown a photo and how its answers become a map: its published modes, whole and slide (code, `cat_seg_model.py`).
 
-Both start from the photo as detectron2's test loader resizes it. "sliding" stretches it to 640x640, of which the network sees four
+Both start from the photo as detectron2's test loader resizes it. "slide" stretches it to 640x640, of which the network sees four
 overlapping squares of 384 and, as a fifth, the whole; "whole" pads it to multiples of 32 and stretches that to one square, the padding
 included. Scores are squashed before they are resized or averaged.
 """
@@ -51,7 +51,7 @@ class Look(View):
 
 @dataclass(frozen=True, slots=True)
 class Windows(DenseLogits):
-    """Logits (B, N, W, h, w) of sliding mode's windows, the whole photo last."""
+    """Logits (B, N, W, h, w) of the windows that slide, the whole photo last."""
 
 
 def resized(size: Size, short: int = SHORT, long: int = LONG) -> Size:
@@ -66,7 +66,7 @@ def resized(size: Size, short: int = SHORT, long: int = LONG) -> Size:
 
 
 def looks(size: Size, mode: str, multiple: int = MULTIPLE) -> tuple[Look, ...]:
-    """The looks of "sliding" or "whole" mode at a photo of ``size`` (H, W)."""
+    """The looks of "slide" or "whole" mode at a photo of ``size`` (H, W)."""
     box, content = (0, 0, size[1], size[0]), resized(size)
     if mode == "whole":
         return (Look(box, content, padded(content, multiple)),)

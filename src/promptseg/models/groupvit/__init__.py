@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from .network import Model
     from .run import GroupVitRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "RECIPES", "GroupVitConfig", "GroupVitImageConfig", "GroupVitOptions", "Model", "Run"]
+__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "GroupVitConfig", "GroupVitImageConfig", "GroupVitOptions", "Model", "Run"]
+
+OPTIONS = GroupVitOptions
 
 _HOME = {"Model": ("network", "Model"), "Run": ("run", "GroupVitRun")}
 

@@ -1,0 +1,95 @@
+"""``promptseg data prepare``: what published data lacks before it can be read, made from the original downloads."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+QUESTIONS = ("interactive", "referring", "generalised")
+
+EPILOG = """[bold]What can be prepared[/bold]
+
+    interactive, referring, generalised: the questions that PSALM is trained and tested on (COCO-Interactive, RefCOCO/+/g, gRefCOCO)
+
+    ade150, ade847, context59, context459, voc20, voc20b, coco-stuff: label maps of CAT-Seg's benchmarks, from the folder of the download
+
+[bold]Examples[/bold]
+
+    promptseg data prepare interactive annotations/instances_train2017.json annotations/instances_val2017.json --output coco
+
+    promptseg data prepare referring "refcoco/refs(unc).p" refcoco/instances.json --output refcoco
+
+    promptseg data prepare ade847 ADE20K_2021_17_01"""
+
+__all__ = ["EPILOG", "prepare"]
+
+
+def prepare(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="See below.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What was downloaded: files, or a benchmark's folder.")],
+    output: Annotated[Path, typer.Option(help="Folder to write into; benchmarks are written beside their download.")] = Path(),
+    seed: Annotated[int, typer.Option(help="interactive: the same seed and files, in the same order, draw the same prompts.")] = 0,
+) -> None:
+    """Prepare published data as its users do.
+
+    interactive takes COCO's instances, as published train, then val, and draws a point, a scribble, a box and a rough mask for every
+    object, once for all time, into FILE_interactive.json; referring and generalised take references and their instances and write one
+    SPLIT.json for every split. Of a benchmark what is there already stays, so the same command goes on where an earlier one was stopped.
+    """
+    if what in QUESTIONS:
+        _questions(what, files, output, seed)
+    else:
+        _label_maps(what, files)
+
+
+def _questions(what: str, files: list[Path], output: Path, seed: int) -> None:
+    from random import Random
+
+    from ..data.instructions import generalised, interactive, read_refs, referring
+    from ..data.samples import read_json
+    from ..errors import DataError
+
+    if what == "interactive":
+        random = Random(seed)
+        for file in files:
+            _keep(interactive(read_json(file), random), output / f"{file.stem}_interactive.json")
+        return
+    if len(files) != 2:
+        raise DataError(f"{what} takes two files, the references and the instances that they name, not {len(files)}.")
+    refs, table = read_refs(files[0]), read_json(files[1])
+    for split in sorted({str(ref["split"]) for ref in refs}):
+        _keep((referring if what == "referring" else generalised)(refs, table, split), output / f"{split}.json")
+
+
+def _keep(entries: list[dict[str, Any]], target: Path) -> None:
+    import json
+
+    from ..errors import ExportError
+
+    if target.exists():
+        raise ExportError(f"{target} is there already, and what was drawn once stays; choose another --output.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(entries), encoding="utf-8")
+    typer.echo(f"{target}: {sum(len(entry['anns']) for entry in entries)} objects in {len(entries)} entries")
+
+
+def _label_maps(name: str, files: list[Path]) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..data.preparation import PREPARATIONS
+    from ..data.preparation import prepare as write
+    from ..errors import DataError, nearest
+
+    if name not in PREPARATIONS:
+        known = (*QUESTIONS, *PREPARATIONS)
+        raise DataError(f"{name!r} cannot be prepared; {', '.join(known)} can.{nearest(name, known)}")
+    if len(files) != 1:
+        raise DataError(f"{name} takes one folder, the one of its original download, not {len(files)}.")
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        done = write(name, files[0], every=lambda jobs: progress.track(jobs, total=len(jobs), description="Writing"))
+    kept = f", {done.kept} were there already" if done.kept else ""
+    typer.echo(f"{', '.join(map(str, done.folders))}: {done.new} files written{kept}")
