@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -15,8 +15,11 @@ __all__ = ["app"]
 
 WRONG = 1  # exit code of a data set with mistakes
 CLASSES_SHOWN = 30
+Captions: TypeAlias = Literal["cc3m", "cc12m", "yfcc", "redcaps"]
 
-app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, and check one on disk.")
+app = typer.Typer(
+    rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, check one on disk, prepare one."
+)
 
 
 @app.command("list")
@@ -88,6 +91,36 @@ def check(
         typer.echo(f"{file} shows some of the photos with their masks.")
     if not report.ok:
         raise typer.Exit(WRONG)
+
+
+PREPARE_EPILOG = """[bold]Examples[/bold]
+
+    promptseg data prepare cc3m Train_GCC-training.tsv --output lists
+
+    promptseg data prepare redcaps annotations --parts 8 --output lists
+
+    promptseg data prepare yfcc yfcc100m_subset_data.tsv yfcc100m_dataset.sql zips/*.zip --output shards"""
+
+
+@app.command(epilog=PREPARE_EPILOG)
+def prepare(
+    what: Annotated[Captions, typer.Argument(metavar="WHAT", help="Captions as published: cc3m, cc12m, yfcc, redcaps.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="yfcc: OpenAI's subset, YFCC's database, zip files of photos; redcaps: a folder will do."),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+    parts: Annotated[int, typer.Option(min=1, help="redcaps: tables to deal the captions out into.")] = 1,
+) -> None:
+    """Clean published captions up, as GroupViT is trained on them.
+
+    Lists of addresses become tables that img2dataset downloads; YFCC's photos and captions become shards.
+    """
+    from ..data.caption_files import KINDS, redcaps
+
+    written = redcaps(files, output, parts) if what == "redcaps" else KINDS[what](files, output)
+    for place, count in written.items():
+        typer.echo(f"{place}: {count} captions")
 
 
 def _print(report: Report) -> None:
