@@ -10,6 +10,8 @@ from typing import Any, get_origin, get_type_hints
 
 from ..errors import ConfigError, nearest
 from .generalisation import Generalisation
+from .groupings import VocGroupings
+from .imagenet import ImageNet
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
 from .open_vocabulary import Ade150, Ade847, Context59, Context459, Voc20, Voc20b
@@ -35,6 +37,8 @@ KINDS: tuple[type[Protocol], ...] = (
     VocMaps,
     ContextMaps,
     CocoObjectMaps,
+    VocGroupings,
+    ImageNet,
     Ade847,
     Context459,
     Ade150,
