@@ -60,6 +60,13 @@ def test_figures(kind: str, tmp_path: Path) -> None:
     assert figures["pixel accuracy"] == pytest.approx(float((answer == target).mean()))
 
 
+@pytest.mark.parametrize(("kind", "ours", "theirs"), [("voc-maps", 0.523, 0.530), ("context-maps", 0.224, 0.359)])
+def test_published_figures(kind: str, ours: float, theirs: float) -> None:
+    published = protocol(kind, ".").published()
+    assert published["groupvit-gcc-yfcc"] == {"mIoU": ours}
+    assert published["DeiT, fine-tuned"] == {"mIoU": theirs}
+
+
 def test_pixel_maps_of_coco_stuff(tmp_path: Path) -> None:
     replicas.labels(tmp_path / "1.png", np.array([[0, 10, 12, 89, 91, 181, 255]], np.uint8))
     assert objects_of_stuff(tmp_path / "1.png").tolist() == [[1, 11, 12, 80, 0, 0, 0]]

@@ -30,7 +30,7 @@ from promptseg.evaluation import PROTOCOLS, Pocket, Table, evaluate, protocol
 from promptseg.evaluation.bootstrap import Pool, draws
 from promptseg.evaluation.report import CASES, chosen
 from promptseg.evaluation.table import PhotoFigures, Row
-from promptseg.metrics import Accumulator, MaskIoU, PairIoU, Presence, ReferringIoU, SemanticIoU, ThresholdSweep, ZeroShotIoU, merged
+from promptseg.metrics import Accumulator, MaskIoU, PairIoU, Presence, ReferringIoU, SemanticIoU, ThresholdSweep, TopK, ZeroShotIoU, merged
 from promptseg.segmenter import Segmenter
 
 
@@ -133,6 +133,7 @@ def photo_metrics(seed: int) -> list[Accumulator[Any]]:
     return [
         MaskIoU().update(name, mask, target),
         PairIoU().update(name, mask, target),
+        TopK().update(name, labels[0].ravel(), seed % 36),
         Presence().update(bool(seed % 2), bool(seed % 3), float(mask.mean())),
         ReferringIoU().update(mask, target),
         ThresholdSweep((0.2, 0.5)).update(seed, random.random((6, 6)), target),
@@ -153,7 +154,7 @@ def flat(value: Any) -> list[float]:
 
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any))
 def test_weighted_sums_are_the_metric_of_repeated_photos(weights: list[int]) -> None:
-    empty = [MaskIoU(), PairIoU(), Presence(), ReferringIoU(), ThresholdSweep((0.2, 0.5)), SemanticIoU(("x", "y", "z"))]
+    empty = [MaskIoU(), PairIoU(), TopK(), Presence(), ReferringIoU(), ThresholdSweep((0.2, 0.5)), SemanticIoU(("x", "y", "z"))]
     empty.append(ZeroShotIoU(("x", "y", "z"), unseen=("z",)))
     photos = [photo_metrics(seed) for seed in range(4)]
     for place, start in enumerate(empty):

@@ -33,6 +33,7 @@ from promptseg.metrics import (
     SemanticBoundaryIoU,
     SemanticIoU,
     ThresholdSweep,
+    TopK,
     VideoJF,
     ZeroShotIoU,
     merged,
@@ -83,6 +84,10 @@ def _frame(rng: np.random.Generator, index: int) -> Arguments:
     return f"sequence {index % 2}", index % 3, index, *blobs(rng, 2, (20, 30))
 
 
+def _guesses(rng: np.random.Generator, index: int) -> Arguments:
+    return CLASSES[index % 2], rng.integers(0, 4, 5), int(rng.integers(5))
+
+
 def _instances(rng: np.random.Generator, index: int) -> Arguments:
     truth = [Labelled(mask, "cat" if number else "dog", crowd=number == 2) for number, mask in enumerate(blobs(rng, 3, (20, 20)))]
     # few different scores: the order of equal ones must not depend on the parts
@@ -118,6 +123,7 @@ KINDS = {
     "referring": Kind(ReferringIoU, _expression),
     "panoptic": Kind(lambda: PanopticQuality(("cat", "dog"), ("sky",)), _segments),
     "video": Kind(VideoJF, _frame),
+    "top-k": Kind(lambda: TopK((1, 2)), _guesses),
     "instances": Kind(lambda: MaskAP(("cat", "dog")), _instances),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -176,7 +182,7 @@ def test_results_are_frozen_and_name_their_rule(kind: Kind) -> None:
     field = dataclasses.fields(result)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(result, field, 0)
-    assert {"absent", "tolerated"} & {item.name for item in dataclasses.fields(result)}
+    assert {"absent", "tolerated", "guesses"} & {item.name for item in dataclasses.fields(result)}
 
 
 @every_kind

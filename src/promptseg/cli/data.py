@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -18,6 +18,7 @@ __all__ = ["app"]
 
 WRONG = 1  # exit code of a data set with mistakes
 CLASSES_SHOWN = 30
+Captions: TypeAlias = Literal["cc3m", "cc12m", "yfcc", "redcaps"]
 
 app = typer.Typer(
     rich_markup_mode="rich", no_args_is_help=True, help="List the data sets that can be read, check one on disk, prepare one."

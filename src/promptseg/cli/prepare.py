@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+CAPTIONS = ("cc3m", "cc12m", "yfcc", "redcaps")
 QUESTIONS = ("interactive", "referring", "generalised")
 
 EPILOG = """[bold]What can be prepared[/bold]
@@ -16,13 +17,22 @@ EPILOG = """[bold]What can be prepared[/bold]
 
     ade150, ade847, context59, context459, voc20, voc20b, coco-stuff: label maps of CAT-Seg's benchmarks, from the folder of the download
 
+    cc3m, cc12m, yfcc, redcaps: published captions, cleaned up as GroupViT is trained on them; lists of addresses become tables that
+    img2dataset downloads, YFCC's photos and captions become shards
+
 [bold]Examples[/bold]
 
     promptseg data prepare interactive annotations/instances_train2017.json annotations/instances_val2017.json --output coco
 
     promptseg data prepare referring "refcoco/refs(unc).p" refcoco/instances.json --output refcoco
 
-    promptseg data prepare ade847 ADE20K_2021_17_01"""
+    promptseg data prepare ade847 ADE20K_2021_17_01
+
+    promptseg data prepare cc3m Train_GCC-training.tsv --output lists
+
+    promptseg data prepare redcaps annotations --parts 8 --output lists
+
+    promptseg data prepare yfcc yfcc100m_subset_data.tsv yfcc100m_dataset.sql zips/*.zip --output shards"""
 
 __all__ = ["EPILOG", "prepare"]
 
@@ -32,17 +42,28 @@ def prepare(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What was downloaded: files, or a benchmark's folder.")],
     output: Annotated[Path, typer.Option(help="Folder to write into; benchmarks are written beside their download.")] = Path(),
     seed: Annotated[int, typer.Option(help="interactive: the same seed and files, in the same order, draw the same prompts.")] = 0,
+    parts: Annotated[int, typer.Option(min=1, help="redcaps: tables to deal the captions out into.")] = 1,
 ) -> None:
     """Prepare published data as its users do.
 
     interactive takes COCO's instances, as published train, then val, and draws a point, a scribble, a box and a rough mask for every
     object, once for all time, into FILE_interactive.json; referring and generalised take references and their instances and write one
-    SPLIT.json for every split. Of a benchmark what is there already stays, so the same command goes on where an earlier one was stopped.
+    SPLIT.json for every split; yfcc takes OpenAI's subset, YFCC's database and zip files of photos, redcaps also a folder. Of a benchmark what is there already stays, so the same command goes on where an earlier one was stopped.
     """
     if what in QUESTIONS:
         _questions(what, files, output, seed)
+    elif what in CAPTIONS:
+        _captions(what, files, output, parts)
     else:
         _label_maps(what, files)
+
+
+def _captions(what: str, files: list[Path], output: Path, parts: int) -> None:
+    from ..data.caption_files import KINDS, redcaps
+
+    written = redcaps(files, output, parts) if what == "redcaps" else KINDS[what](files, output)
+    for place, count in written.items():
+        typer.echo(f"{place}: {count} captions")
 
 
 def _questions(what: str, files: list[Path], output: Path, seed: int) -> None:
@@ -85,7 +106,7 @@ def _label_maps(name: str, files: list[Path]) -> None:
     from ..errors import DataError, nearest
 
     if name not in PREPARATIONS:
-        known = (*QUESTIONS, *PREPARATIONS)
+        known = (*QUESTIONS, *CAPTIONS, *PREPARATIONS)
         raise DataError(f"{name!r} cannot be prepared; {', '.join(known)} can.{nearest(name, known)}")
     if len(files) != 1:
         raise DataError(f"{name} takes one folder, the one of its original download, not {len(files)}.")

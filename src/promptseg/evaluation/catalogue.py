@@ -13,6 +13,8 @@ from .clicks import CocoInteractive
 from .detection import CocoDetection
 from .expressions import GRefCoco, RefCoco, RefCocoSentences
 from .generalisation import Generalisation
+from .groupings import VocGroupings
+from .imagenet import ImageNet
 from .label_maps import CocoObjectMaps, ContextMaps, VocMaps
 from .mess import Mess
 from .one_shot import Coco20i, Pascal5i, Pascal5iText
@@ -41,6 +43,8 @@ KINDS: tuple[type[Protocol], ...] = (
     VocMaps,
     ContextMaps,
     CocoObjectMaps,
+    VocGroupings,
+    ImageNet,
     Ade847,
     Context459,
     Ade150,

@@ -12,6 +12,7 @@ from .instances import BoxAP, Found, Labelled, MaskAP, MaskAPResult
 from .iou import MaskIoU, MaskIoUResult, PairIoU, PairIoUResult, intersection_union, iou
 from .panoptic import PanopticQuality, PanopticResult, Quality
 from .presence import Presence, PresenceResult
+from .ranks import TopK, TopKResult
 from .referring import ReferringIoU, ReferringResult
 from .semantic import SemanticIoU, SemanticResult, ZeroShotIoU, ZeroShotResult
 from .sweep import CLIPSEG_THRESHOLDS, OperatingPoint, SweepResult, ThresholdSweep
@@ -47,6 +48,8 @@ __all__ = [
     "Statistic",
     "SweepResult",
     "ThresholdSweep",
+    "TopK",
+    "TopKResult",
     "VideoJF",
     "VideoResult",
     "ZeroShotIoU",

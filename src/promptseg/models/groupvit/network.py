@@ -30,6 +30,7 @@ from .encoder import ImageEncoder, Segments
 from .keys import LAYOUTS, START
 from .losses import contrastive_loss, multi_label_loss, scale_of
 from .naming import RIVALS, Seen
+from .photos import centre
 from .projector import Projector
 from .text import TextEncoder
 from .windows import views as windows
@@ -142,6 +143,13 @@ class Model(nn.Module):
         """See `naming.groups`."""
         (view,) = self.group_views(size)
         return naming.groups([one.cpu().float() for one in image.maps], view.content, size)
+
+    def classify(self, photo: NDArray[np.uint8], prompts: PromptFeatures) -> Tensor:
+        """What a whole photo (H, W, 3) shows: cosines of its middle, as classification sees it, and the prompts, (N,)."""
+        size, weight = self.config.image.size, self.image.positions
+        pixels = centre(photo, int(256 / 224 * size), size).to(weight.device, weight.dtype)
+        whole = self.encode_image(pixels[None]).whole[0]
+        return F.normalize(prompts.condition.to(whole.device).float(), dim=-1) @ whole
 
     # --- parts --------------------------------------------------------------------------------------------------------------------------
 

@@ -135,6 +135,7 @@ class Swin(nn.Module):
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept may be trained with later
 def relative_index(window: int) -> Tensor:
     """(n, n) row of the bias table for every pair of a window's n = window ** 2 cells, row-major."""
     rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
@@ -143,6 +144,7 @@ def relative_index(window: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept may be trained with later
 def shift_mask(rows: int, columns: int, window: int, shift: int) -> Tensor:
     """(rows * columns, n, n): -100 where two cells of a window came together only by rolling the map."""
 
