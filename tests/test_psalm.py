@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import small_psalm
 from promptseg import zoo
 from promptseg.contracts import Options
 from promptseg.errors import ConfigError, PromptError, WeightsError, WeightsNotFound
 from promptseg.models import family
-from promptseg.models.psalm import Model, PsalmConfig, PsalmOptions
+from promptseg.models.psalm import Model, PsalmConfig, PsalmOptions, swin
 from promptseg.models.psalm import postprocess as post
 from promptseg.models.psalm.clicks import regions
 from promptseg.models.psalm.conditions import region_points
@@ -271,3 +272,15 @@ def test_memory_keeps_the_last_good_frame() -> None:
     assert confused(np.stack([left, left]))
     assert not confused(np.stack([left, right]))
     assert index_map(np.stack([left, left | right]), [3, 5]).tolist() == [[5] * 8] * 4
+
+
+def test_a_network_that_was_asked_can_be_trained() -> None:
+    """What the windows of one size need is kept; it must not stem from inference."""
+    swin.relative_index.cache_clear()
+    swin.shift_mask.cache_clear()
+    network, pixels = small_psalm.model(), torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        network.look(pixels)
+    maps, _ = network.look(pixels)
+    sum(level.sum() for level in maps).backward()
+    assert all(block.attn.bias.grad is not None for block in network.modules() if isinstance(block, swin.Block))

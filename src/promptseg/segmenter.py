@@ -173,7 +173,7 @@ class Segmenter(Answers):
 
         Raises:
             UnsupportedTask: the model has no semantic segmentation.
-            PromptError: no classes are given and the model has no list of its own, or a name is empty.
+            PromptError: no classes are given and the model has no list of its own, or a name is empty or comes twice.
             ConfigError: the background threshold is no probability.
         """
         self._require("semantic")

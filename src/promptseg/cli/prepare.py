@@ -48,7 +48,8 @@ def prepare(
 
     interactive takes COCO's instances, as published train, then val, and draws a point, a scribble, a box and a rough mask for every
     object, once for all time, into FILE_interactive.json; referring and generalised take references and their instances and write one
-    SPLIT.json for every split; yfcc takes OpenAI's subset, YFCC's database and zip files of photos, redcaps also a folder. Of a benchmark what is there already stays, so the same command goes on where an earlier one was stopped.
+    SPLIT.json for every split; yfcc takes OpenAI's subset, YFCC's database and zip files of photos; redcaps takes a folder, too. Of a
+    benchmark what is there already stays, so the same command goes on where an earlier one was stopped.
     """
     if what in QUESTIONS:
         _questions(what, files, output, seed)

@@ -19,8 +19,9 @@ from ..data.whole_maps import voc21
 from ..errors import ConfigError, UnsupportedTask
 from ..images import to_pixels
 from ..metrics import AbsentRule
-from ..models.groupvit.windows import resized
+from ..models.groupvit.windows import LONGEST
 from ..nn.clip import Clip, ImageTower
+from ..nn.slides import resized
 from ..prompts import Text
 from .label_maps import LabelMaps, MapsPart, accuracies
 from .protocol import Figures, Metrics, Part, existing
@@ -138,7 +139,7 @@ def patches(segmenter: Segmenter, image: NDArray[np.uint8]) -> Tensor:
     """A photo uint8 (H, W, 3) -> what the tower says of its patches in the space of the texts, (h, w, E) float32 on the CPU."""
     tower = cast(ImageTower, segmenter.model.image)
     size: Size = (image.shape[0], image.shape[1])
-    content = resized(size, SHORT)
+    content = resized(size, SHORT, LONGEST)
     pixels = to_pixels(image, View((0, 0, size[1], size[0]), content, content), segmenter.card.preprocess)
     last = len(tower.blocks) - 1
     seen = tower(pixels[None].to(tower.projection.device, tower.projection.dtype), taps=(last,), embed=False)
