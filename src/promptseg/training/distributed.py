@@ -5,6 +5,7 @@ The only file that knows Accelerate.
 
 from __future__ import annotations
 
+import atexit
 import resource
 import sys
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,8 @@ class Processes:
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
         self.main, self.device = self._accelerator.is_main_process, self._accelerator.device
         self.sharded = self._accelerator.is_fsdp2
+        if self.count > 1:
+            atexit.register(_leave)
 
     # --- the step ---
 
@@ -216,3 +219,9 @@ def moved(value: Any, device: torch.device) -> Any:
         parts = (moved(item, device) for item in value)
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
+
+
+def _leave() -> None:
+    """Before the interpreter ends: the group's threads would outlive it, and now and then abort a process whose work is done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
