@@ -136,3 +136,9 @@ def test_a_damaged_record_is_no_record(folder: Path, content: str) -> None:
     output = OutputFolder(folder / "out", {})
     (write(output, Path("b.jpg")) / "done.json").write_text(content)
     assert OutputFolder(folder / "out", {}).done(Path("b.jpg")) is None
+
+
+def test_an_empty_argument_is_not_this_folder(folder: Path) -> None:
+    """What a script gives whose variable is not set."""
+    with pytest.raises(PromptError, match="empty"):
+        sort_arguments(["b.jpg", "", "a dog"], ())

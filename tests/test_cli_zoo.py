@@ -180,3 +180,12 @@ def test_impossible_runs(cli: Cli, arguments: tuple[str, ...], code: int, says: 
     found, _, err = cli(*arguments)
     assert found == code
     assert says in err
+
+
+def test_licences_are_seen_on_a_narrow_terminal() -> None:
+    """Some of them forbid commercial use."""
+    from typer.testing import CliRunner
+
+    from promptseg.cli import app
+
+    assert "NVIDIA" in CliRunner().invoke(app, ["models"], env={"COLUMNS": "40"}).output

@@ -197,7 +197,7 @@ def test_an_exemplar_without_photo_cannot_be_encoded_beforehand() -> None:
 
 
 def test_unsupported_prompts_name_the_kind_and_the_models() -> None:
-    with pytest.raises(UnsupportedPrompt, match="'toy' does not take points prompts") as caught:
+    with pytest.raises(UnsupportedPrompt, match="'toy' takes no prompts of the kind 'points'") as caught:
         segmenter()(photo(), Points(((1, 1),)))
     assert caught.value.prompt == "points"
     with pytest.raises(UnsupportedPrompt, match=r"Exemplar\(box="):

@@ -44,6 +44,9 @@ class ImageEmbedding:
         """(H, W) of the upright photo, in pixels."""
         return self.photo.shape[0], self.photo.shape[1]
 
+    def __repr__(self) -> str:
+        return f"ImageEmbedding({self.size[1]} x {self.size[0]} pixels, {self.model!r})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptEmbedding:
@@ -67,6 +70,9 @@ class PromptEmbedding:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __repr__(self) -> str:
+        return f"PromptEmbedding({len(self)} encoded, {self.model!r})"
 
 
 class PromptEncoder:

@@ -56,7 +56,7 @@ class UnsupportedTask(PromptSegError):
     def __init__(self, model: str, task: str, models: Iterable[str], hint: str = "") -> None:
         self.model, self.task, self.models = model, task, tuple(models)
         others = ", ".join(self.models) or "none in this version"
-        super().__init__(f"{model!r} has no {task} segmentation. Models that do: {others}.{' ' + hint if hint else ''}")
+        super().__init__(f"{model!r} cannot do {task!r}. Models that can: {others}.{' ' + hint if hint else ''}")
 
 
 class UnsupportedPrompt(PromptSegError):
@@ -65,7 +65,7 @@ class UnsupportedPrompt(PromptSegError):
     def __init__(self, model: str, prompt: str, models: Iterable[str], hint: str = "") -> None:
         self.model, self.prompt, self.models = model, prompt, tuple(models)
         others = ", ".join(self.models) or "none in this version"
-        super().__init__(f"{model!r} does not take {prompt} prompts. Models that do: {others}.{' ' + hint if hint else ''}")
+        super().__init__(f"{model!r} takes no prompts of the kind {prompt!r}. Models that do: {others}.{' ' + hint if hint else ''}")
 
 
 class UnknownModel(PromptSegError, LookupError):

@@ -8,6 +8,8 @@ from ..contracts import Card
 
 __all__ = ["models"]
 
+WIDTH = 110  # columns that the table needs
+
 
 def models() -> None:
     """List every model that can be named: what it does, under which licence, and whether it is on this machine."""
@@ -19,11 +21,11 @@ def models() -> None:
     table = Table(show_lines=True)
     for head in ("name\nfamily", "tasks", "prompts", "size", "here"):
         table.add_column(head, no_wrap=True)
-    table.add_column("licence of the code\nand of the weights", overflow="fold")
+    table.add_column("licence of the code\nand of the weights", overflow="fold", min_width=20)
     for card in cards():
         table.add_row(*_line(card))
-    Console().print(table)
-    typer.echo("promptseg info NAME tells more; promptseg pull NAME downloads one that is not here.")
+    Console(width=max(Console().width, WIDTH)).print(table)  # a narrow terminal must not hide the licences
+    typer.echo("promptseg info NAME tells more, also how to get one that is not here.")
 
 
 def _line(card: Card) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ def sort_arguments(arguments: Sequence[str], prompts: Iterable[str] = (), *, nee
 
 def _photos(argument: str) -> list[Path] | None:
     """The photos that an argument names; None when it is a prompt."""
+    if not argument.strip():
+        raise PromptError("An argument is empty. Say what to look for, such as 'a dog', or write . for this folder.")
     path = _path(argument)
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if _is_photo(file) and file.is_file())

@@ -101,9 +101,10 @@ def how_to_get(entry: Card) -> str:
     ways = [_by_hand(published) for published in entry.published]
     if not ways:
         return f"The weights of {entry.name!r} are not published; train them and give the folder instead of the name."
-    download = f"`promptseg pull {entry.name}` downloads them (about {entry.size_mb:.0f} MB)"
-    by_hand = f"By hand: put into {own_folder(entry.name)} {'; or '.join(ways)}."
-    return f"The weights of {entry.name!r} are not on this machine. {download}. {by_hand}"
+    missing, by_hand = f"The weights of {entry.name!r} are not on this machine", f"put into {own_folder(entry.name)} {'; or '.join(ways)}."
+    if not any(published.hub for published in entry.published):
+        return f"{missing}, and no download is known that needs no browser. By hand (about {entry.size_mb:.0f} MB): {by_hand}"
+    return f"{missing}. `promptseg pull {entry.name}` downloads them (about {entry.size_mb:.0f} MB). By hand: {by_hand}"
 
 
 def in_hub_cache(published: Published) -> tuple[Path, ...] | None:
