@@ -208,7 +208,7 @@ def test_unsupported_prompts_name_the_kind_and_the_models() -> None:
     ("task", "arguments"), [("panoptic", ()), ("instances", ()), ("groups", ()), ("refer", ("the left cup",)), ("track", ("a dog",))]
 )
 def test_unsupported_tasks_say_what_to_do_instead(task: str, arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(UnsupportedTask, match=f"'toy' has no {task} .*segmenter") as caught:
+    with pytest.raises(UnsupportedTask, match=f"'toy' cannot do '{task}'.*segmenter") as caught:
         getattr(segmenter(), task)(photo(), *arguments)
     assert caught.value.task == task
 
