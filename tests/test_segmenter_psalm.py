@@ -65,6 +65,20 @@ def test_many_objects_are_pointed_at_at_once(ask: Segmenter) -> None:
     assert len(ask(PHOTO, [])) == 0
 
 
+def test_what_other_threads_draw_changes_no_answer(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = [Box(5, 5, 30, 30), Box(20, 10, 60, 40)]
+    expected, untouched, draw = ask(PHOTO, marks).scores, torch.random.get_rng_state(), torch.randperm
+
+    def disturbed(*arguments: Any, **settings: Any) -> torch.Tensor:
+        torch.rand(3)
+        return draw(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randperm", disturbed)
+        assert np.array_equal(ask(PHOTO, marks).scores, expected)
+        assert not torch.equal(torch.random.get_rng_state(), untouched)  # torch's own generator was not ours to put back
+
+
 def test_an_expression_means_the_union_or_the_best(ask: Segmenter) -> None:
     head, masks = passed(ask, "referring", sentences=["all dogs"])
     scores = head.sentence[0, :, 0].sigmoid() * post.certainty(masks)

@@ -203,10 +203,8 @@ class Model(Network):
         return [grid.best(head.masks[0], scores.sigmoid()) for scores in head.regions[0]]
 
     def _shown(self, image: PsalmImage, tokens: Tensor, grids: Array) -> Head:
-        """Regions (K, S, S) of the image with ``tokens`` as the prompt; drawn alike at every call."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            points = self.draw([torch.from_numpy(grids)])
+        """Regions (K, S, S) of the image with ``tokens`` as the prompt; drawn alike at every call, whatever other threads draw."""
+        points = self.draw([torch.from_numpy(grids)], torch.Generator().manual_seed(0))
         (marked,) = self.regions(tokens, points)
         return self.decode(image, self.words.prompt("region", regions=len(grids)), marked)
 
