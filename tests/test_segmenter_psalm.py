@@ -164,6 +164,22 @@ def test_objects_are_followed_from_frame_to_frame(ask: Segmenter) -> None:
         list(ask.track(frames, np.zeros((1, *SIZE), np.bool_)))
 
 
+def test_a_small_object_of_a_large_frame_is_where_it_is(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, mask, seen = np.tile(PHOTO, (10, 10, 1)), np.zeros((480, 700), np.bool_), list[torch.Tensor]()
+    mask[301, 402], draw = True, ask.model.draw
+
+    def watched(*arguments: Any) -> Any:
+        seen.extend(draw(*arguments))
+        return list(seen[-1:])
+
+    monkeypatch.setattr(ask.model, "draw", watched)
+    list(ask.track([frame, frame], mask[None]))
+    ask(frame, MaskPrompt(mask))
+    place = torch.tensor([int(301.5 * 64 / 700), int(402.5 * 64 / 700)]) / 64
+    assert len(seen) == 2
+    assert all((points == place).all() for points in seen)
+
+
 def test_the_photo_is_encoded_once_for_every_question(ask: Segmenter) -> None:
     calls: list[int] = []
     hook = ask.model.vision.register_forward_hook(lambda *_: calls.append(1))

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from ...contracts import Size
 from ...errors import PromptError
 from ...prompts import Box, MaskPrompt, Points, Prompt, Scribble
-from .photos import POINT_RADIUS, SCRIBBLE_RADIUS, discs, fit_mask
+from .photos import POINT_RADIUS, SCRIBBLE_RADIUS, discs, fit_region
 
 __all__ = ["REGIONS", "regions"]
 
@@ -28,7 +28,7 @@ def regions(prompts: Sequence[Prompt], size: Size, side: int) -> Mask:
     Raises:
         PromptError: a prompt marks no pixel of the photo, says what is not meant, or is of another kind.
     """
-    grids = [fit_mask(_drawn(prompt, size), side) for prompt in prompts]
+    grids = [fit_region(_drawn(prompt, size), side) for prompt in prompts]
     if empty := [str(place) for place, grid in enumerate(grids) if not grid.any()]:
         raise PromptError(
             f"Prompt {', '.join(empty)} (counted from 0) marks nothing of this photo of {size[1]} x {size[0]} pixels. Points, scribbles "

@@ -27,7 +27,7 @@ from .config import PsalmConfig, PsalmOptions
 from .grid import Grid
 from .keys import LAYOUTS, SAME
 from .network import Network, PsalmImage, load
-from .photos import PADDING, fit_mask, fitted
+from .photos import PADDING, fit_region, fitted
 from .predictor import Head
 from .tokens import IMAGE, LONGEST, PromptBatch, PromptIds, Task, Tokenizer, collate, prompt_text
 from .video import Frame, Memory, chosen
@@ -287,7 +287,7 @@ class Model(Network):
     def to_tracked(self, image: PsalmImage, size: Size, memory: Memory) -> tuple[Array, list[float]]:
         """The objects in a further frame of the same size: masks (K, H, W) and scores; ``memory`` takes note of them."""
         grid, prompt = Grid.of(image, size), memory.prompt()
-        head = self._shown(image, prompt.tokens, np.stack([fit_mask(mask, grid.side) for mask in prompt.masks]))
+        head = self._shown(image, prompt.tokens, np.stack([fit_region(mask, grid.side) for mask in prompt.masks]))
         assert head.regions is not None
         sure = torch.stack([post.certainty(grid.grow(one)) for one in head.masks[0]])
         scores = head.regions[0].sigmoid().T * sure[:, None]
