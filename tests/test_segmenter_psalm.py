@@ -20,7 +20,7 @@ from promptseg.models import family
 from promptseg.models.psalm import PsalmOptions
 from promptseg.models.psalm import postprocess as post
 from promptseg.models.psalm.photos import fitted
-from promptseg.prompts import Box, Exemplar, MaskPrompt, Points, Scribble
+from promptseg.prompts import Box, Exemplar, MaskPrompt, Points, Scribble, Text
 from promptseg.segmenter import Segmenter
 from small_psalm import card, model
 
@@ -212,6 +212,10 @@ def test_what_cannot_be_asked(ask: Segmenter) -> None:
         ask(PHOTO, Box(500, 500, 600, 600))
     with pytest.raises(ConfigError, match="tile"):
         ask(PHOTO, "a dog", options=Options(tile=32))
+    with pytest.raises(PromptError, match="templates"):
+        ask(PHOTO, Text("dog", ("a photo of a {}.",)))
+    with pytest.raises(ConfigError, match="templates"):
+        ask.semantic(PHOTO, ["dog"], options=Options(templates=("a photo of a {}.",)))
     assert ask(PHOTO, "a dog", options=Options(size=128)).size == SIZE
 
 

@@ -161,11 +161,13 @@ class Model(Network):
         """The whole photo, its longer side filling a square of ``options.size``.
 
         Raises:
-            ConfigError: tiles, another fit, or a size that is no multiple of 64.
+            ConfigError: tiles, another fit, templates, or a size that is no multiple of 64.
         """
         side = options.size or self.config.preprocess.size
         if options.tile is not None or options.fit not in (None, "letterbox"):
             raise ConfigError("PSALM looks at the whole photo in a padded square; leave tile and fit out. For finer masks raise size.")
+        if options.templates is not None:
+            raise ConfigError("PSALM reads the names of classes as they stand; leave templates out.")
         if side % 64:
             raise ConfigError(f"The size of PSALM's input is a multiple of 64, not {side}.")
         return (View((0, 0, size[1], size[0]), fitted(size, side), (side, side)),)
@@ -185,7 +187,12 @@ class Model(Network):
         """The best mask of every prompt: logits (1, N, h, w) that cover the photo, and presence.
 
         Every text is a question of its own, all marks together are one.
+
+        Raises:
+            PromptError: a text has templates, or a mark marks nothing.
         """
+        if any(isinstance(prompt, Text) and prompt.templates for prompt in prompts):
+            raise PromptError("PSALM reads a phrase as it stands and has no templates; leave them out, or put the wording into the phrase.")
         grid = Grid.of(image, size)
         marks = [prompt for prompt in prompts if isinstance(prompt, REGIONS)]
         picked = iter(self._marked(image, grid, marks)) if marks else iter(())
