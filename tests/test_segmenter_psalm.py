@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedPr
 from promptseg.models import family
 from promptseg.models.psalm import PsalmOptions
 from promptseg.models.psalm import postprocess as post
+from promptseg.models.psalm.grid import Grid
 from promptseg.models.psalm.photos import fitted
 from promptseg.prompts import Box, Exemplar, MaskPrompt, Points, Scribble, Text
+from promptseg.rle import Rle
 from promptseg.segmenter import Segmenter
 from small_psalm import card, model
 
@@ -129,6 +132,29 @@ def test_instances_are_the_best_pairs_of_query_and_class(ask: Segmenter) -> None
     assert len(ask.instances(PHOTO, [])) == 0
     least = float(np.median(found.scores))
     assert list(ask.instances(PHOTO, ["sky", "dog"], threshold=least).scores) == [score for score in found.scores if score >= least]
+
+
+def test_whole_masks_and_logits_are_held_one_at_a_time(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, most = list[weakref.ref[Any]](), 0
+
+    def watched(made: Any) -> Any:
+        nonlocal most
+        held.append(weakref.ref(made))
+        most = max(most, sum(one() is not None for one in held))
+        return made
+
+    best, mask, encode = Grid.best, Grid.mask, Rle.encode
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "best", lambda *given: (lambda found: (watched(found[0]), found[1]))(best(*given)))
+        patch.setattr(Grid, "mask", lambda *given: (lambda found: (watched(found[0]), found[1]))(mask(*given)))
+        ask(PHOTO, ["a dog", "a cat", Points(((10, 10),)), Points(((30, 30),)), Box(5, 5, 30, 30), "a cow"])
+        assert len(ask.instances(PHOTO, ["sky", "dog"], threshold=0)) > 3
+    assert len(held) >= 10
+    assert most <= 3
+    encoded: list[int] = []
+    monkeypatch.setattr(Rle, "encode", lambda mask: encoded.append(mask.sum()) or encode(mask))
+    ask.panoptic(PHOTO, ["dog"], ["sky"], options=PsalmOptions(object_threshold=0.2))
+    assert encoded
 
 
 def test_panoptic_maps_tell_things_apart(ask: Segmenter) -> None:

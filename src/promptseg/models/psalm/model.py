@@ -195,19 +195,22 @@ class Model(Network):
             raise PromptError("PSALM reads a phrase as it stands and has no templates; leave them out, or put the wording into the phrase.")
         grid = Grid.of(image, size)
         marks = [prompt for prompt in prompts if isinstance(prompt, REGIONS)]
-        picked = iter(self._marked(image, grid, marks)) if marks else iter(())
-        found = [self._said(image, grid, prompt.text) if isinstance(prompt, Text) else next(picked) for prompt in prompts]
-        return DenseLogits(torch.stack([one for one, _ in found])[None], torch.tensor([[score for _, score in found]]).logit(1e-6))
+        picked = self._marked(image, grid, marks)
+        logits, scores = torch.empty(1, len(prompts), *grid.content), torch.empty(1, len(prompts))
+        for place, prompt in enumerate(prompts):  # put in place one by one: at 1024 pixels each is 4 MB
+            logits[0, place], scores[0, place] = self._said(image, grid, prompt.text) if isinstance(prompt, Text) else next(picked)
+        return DenseLogits(logits, scores.logit(1e-6))
 
     def _said(self, image: PsalmImage, grid: Grid, sentence: str) -> tuple[Tensor, float]:
         head = self.decode(image, self.words.prompt("referring", sentences=[sentence]))
         assert head.sentence is not None
         return grid.best(head.masks[0], head.sentence[0, :, 0].sigmoid())
 
-    def _marked(self, image: PsalmImage, grid: Grid, prompts: Sequence[Prompt]) -> list[tuple[Tensor, float]]:
+    def _marked(self, image: PsalmImage, grid: Grid, prompts: Sequence[Prompt]) -> Iterator[tuple[Tensor, float]]:
         head = self._shown(image, image.tokens, regions(prompts, grid.size, grid.side))
         assert head.regions is not None
-        return [grid.best(head.masks[0], scores.sigmoid()) for scores in head.regions[0]]
+        for scores in head.regions[0]:
+            yield grid.best(head.masks[0], scores.sigmoid())
 
     def _shown(self, image: PsalmImage, tokens: Tensor, grids: Array) -> Head:
         """Regions (K, S, S) of the image with ``tokens`` as the prompt; drawn alike at every call, whatever other threads draw."""
