@@ -68,6 +68,13 @@ def test_many_objects_are_pointed_at_at_once(ask: Segmenter) -> None:
     assert len(ask(PHOTO, [])) == 0
 
 
+def test_more_marks_than_a_question_holds_are_several_questions(ask: Segmenter) -> None:
+    marks = [Points(((number % 70, number // 70),)) for number in range(600)]
+    found, tail = ask(PHOTO, marks), ask(PHOTO, marks[500:])
+    assert found.scores[500:] == pytest.approx(tail.scores, abs=1e-5)
+    assert all((one.mask == other.mask).mean() > 0.99 for one, other in zip(found[500::20], tail[::20], strict=True))
+
+
 def test_what_other_threads_draw_changes_no_answer(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     marks = [Box(5, 5, 30, 30), Box(20, 10, 60, 40)]
     expected, untouched, draw = ask(PHOTO, marks).scores, torch.random.get_rng_state(), torch.randperm
@@ -78,7 +85,7 @@ def test_what_other_threads_draw_changes_no_answer(ask: Segmenter, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "randperm", disturbed)
-        assert np.array_equal(ask(PHOTO, marks).scores, expected)
+        assert ask(PHOTO, marks).scores == pytest.approx(expected, abs=1e-5)
         assert not torch.equal(torch.random.get_rng_state(), untouched)  # torch's own generator was not ours to put back
 
 

@@ -29,9 +29,10 @@ from .keys import LAYOUTS, SAME
 from .network import Network, PsalmImage, load
 from .photos import PADDING, fit_region, fitted
 from .predictor import Head
-from .tokens import IMAGE, LONGEST, PromptBatch, PromptIds, Task, Tokenizer, collate, prompt_text
+from .tokens import IMAGE, PromptBatch, PromptIds, Task, Tokenizer, collate, prompt_text
 from .video import Frame, Memory, chosen
 
+MARKS = 500  # that are one question: each takes 3 of 2048 tokens
 AT_ONCE = 16  # classes whose maps are summed together: 64 MB at 1024 pixels
 THINGS = 80  # of the 133 classes come first
 NOTHING = "background"  # the name of the class that means no object; every list of classes ends with it
@@ -138,9 +139,12 @@ class Model(Network):
             PromptError: the prompt is longer than the language model reads.
             NumericalError: the network computed something that is not a number.
         """
-        if len(prompt.ids) > LONGEST:
-            raise PromptError(f"The prompt has {len(prompt.ids)} tokens, of which PSALM reads {LONGEST}. Ask for fewer classes at once.")
-        batch, tokens = collate([prompt], self.words.pad), None
+        longest = self.config.language.context
+        if len(prompt.ids) > longest:
+            raise PromptError(
+                f"The prompt has {len(prompt.ids)} tokens, of which PSALM reads {longest}. Ask for fewer classes or objects at once."
+            )
+        batch, tokens = collate([prompt], self.words.pad, longest), None
         place = prompt.ids.index(IMAGE)
         if image.prefix is None:
             tokens = image.tokens
@@ -186,7 +190,7 @@ class Model(Network):
     def to_prompted(self, image: PsalmImage, size: Size, prompts: Sequence[Prompt]) -> DenseLogits:
         """The best mask of every prompt: logits (1, N, h, w) that cover the photo, and presence.
 
-        Every text is a question of its own, all marks together are one.
+        Every text is a question of its own, all marks together are one, or one per 500.
 
         Raises:
             PromptError: a text has templates, or a mark marks nothing.
@@ -207,10 +211,11 @@ class Model(Network):
         return grid.best(head.masks[0], head.sentence[0, :, 0].sigmoid())
 
     def _marked(self, image: PsalmImage, grid: Grid, prompts: Sequence[Prompt]) -> Iterator[tuple[Tensor, float]]:
-        head = self._shown(image, image.tokens, regions(prompts, grid.size, grid.side))
-        assert head.regions is not None
-        for scores in head.regions[0]:
-            yield grid.best(head.masks[0], scores.sigmoid())
+        for begin in range(0, len(prompts), MARKS):
+            head = self._shown(image, image.tokens, regions(prompts[begin : begin + MARKS], grid.size, grid.side, begin))
+            assert head.regions is not None
+            for scores in head.regions[0]:
+                yield grid.best(head.masks[0], scores.sigmoid())
 
     def _shown(self, image: PsalmImage, tokens: Tensor, grids: Array) -> Head:
         """Regions (K, S, S) of the image with ``tokens`` as the prompt; drawn alike at every call, whatever other threads draw."""
