@@ -117,6 +117,16 @@ def test_classes_compete_as_published(ask: Segmenter) -> None:
     assert (ask.semantic(PHOTO, []).labels == -1).all()
 
 
+def test_of_long_lists_the_first_name_of_a_class_is_read(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, prompt = list[list[str]](), ask.model.words.prompt
+    monkeypatch.setattr(ask.model.words, "prompt", lambda task, classes: asked.append(classes) or prompt(task, classes=classes))
+    names = [[f"thing {number}", f"object {number}"] for number in range(201)]
+    ask.semantic(PHOTO, names[:200])
+    ask.semantic(PHOTO, names)
+    assert asked[0] == [*(f"thing {number},object {number}" for number in range(200)), "background"]
+    assert asked[1] == [*(f"thing {number}" for number in range(201)), "background"]
+
+
 def test_without_names_the_classes_of_the_training_are_asked(ask: Segmenter) -> None:
     assert len(ask.semantic(PHOTO).classes) == 133
     assert ask.instances(PHOTO).classes[:2] == ("person", "bicycle")

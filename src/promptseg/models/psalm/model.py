@@ -35,6 +35,7 @@ from .video import Frame, Memory, chosen
 MARKS = 500  # that are one question: each takes 3 of 2048 tokens
 AT_ONCE = 16  # classes whose maps are summed together: 64 MB at 1024 pixels
 THINGS = 80  # of the 133 classes come first
+SHORTENED = 200  # classes, above which only the first name of each is read
 NOTHING = "background"  # the name of the class that means no object; every list of classes ends with it
 Array = NDArray[np.bool_]
 
@@ -275,8 +276,11 @@ class Model(Network):
         return index.numpy(), segments
 
     def _named(self, image: PsalmImage, classes: Sequence[Sequence[str]], task: Task) -> Head:
-        """Synonyms are one name, joined by commas as in the published lists."""
-        return self.decode(image, self.words.prompt(task if task != "semantic" else "panoptic", classes=[*map(",".join, classes), NOTHING]))
+        """Synonyms are one name, joined by commas as in the published lists; of long lists, as published, only what is before the first."""
+        called = [",".join(words) for words in classes]
+        if len(called) > SHORTENED:
+            called = [name.partition(",")[0] for name in called]
+        return self.decode(image, self.words.prompt(task if task != "semantic" else "panoptic", classes=[*called, NOTHING]))
 
     @property
     def things(self) -> tuple[str, ...]:
