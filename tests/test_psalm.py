@@ -168,8 +168,12 @@ def test_padding_behind_a_prompt_changes_nothing() -> None:
 
 def test_too_long_a_question_is_refused() -> None:
     net = model()
-    with torch.inference_mode(), pytest.raises(PromptError, match="fewer classes"):
+    with torch.inference_mode(), pytest.raises(PromptError, match="fewer classes or objects"):
         net.decode(net.encode_image(torch.zeros(1, 3, 64, 64)), net.words.prompt("panoptic", classes=["x"] * 2000))
+    short = Model(replace(CONFIG, language=replace(CONFIG.language, context=300))).eval()
+    short.words = net.words
+    with torch.inference_mode(), pytest.raises(PromptError, match="reads 300"):
+        short.decode(short.encode_image(torch.zeros(1, 3, 64, 64)), net.words.prompt("panoptic", classes=["x"] * 20))
 
 
 def test_training_sees_the_photo_twice_under_stochastic_depth() -> None:
@@ -223,6 +227,8 @@ def test_clicks_become_regions() -> None:
     ):
         with pytest.raises(PromptError, match=message):
             regions([prompt], (100, 100), 64)
+    with pytest.raises(PromptError, match="Prompt 7 "):
+        regions([Points(((200, 5),))], (100, 100), 64, 7)
 
 
 def test_points_are_drawn_inside() -> None:

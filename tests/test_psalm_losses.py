@@ -121,3 +121,13 @@ def test_data_sets_take_turns() -> None:
     assert len(mix) == 13
     assert [mix.place(turn, turn)[0] for turn in range(8)] == [0, 0, 0, 0, 1, 1, 0, 0]
     assert mix.place(4, 7) == (1, 1)
+
+
+def test_costs_leave_the_device_before_they_become_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPUs have none."""
+    calls: list[str] = []
+    for name in ("cpu", "double"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda tensor, name=name, method=method: calls.append(name) or method(tensor))
+    match(torch.randn(3, 8, 8), torch.ones(2, 8, 8), CONFIG.costs)
+    assert calls == ["cpu", "double"]

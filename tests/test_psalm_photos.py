@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from promptseg.models.psalm.photos import MEAN, PADDING, STD, fit_mask, fit_photo, fitted, polygon_mask, to_input
+from promptseg.models.psalm.photos import MEAN, PADDING, STD, fit_mask, fit_photo, fit_region, fitted, polygon_mask, to_input
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,16 @@ def test_padding_is_grey_and_masks_are_empty_there() -> None:
     mask = fit_mask(np.ones((32, 64), dtype=np.bool_), 64)
     assert mask[:32].all()
     assert not mask[32:].any()
+
+
+@pytest.mark.parametrize(("y", "x"), [(301, 401), (0, 0), (479, 639), (105, 63)])
+def test_what_is_pointed_at_never_vanishes(y: int, x: int) -> None:
+    mask = np.zeros((480, 640), dtype=np.bool_)
+    assert not fit_region(mask, 64).any()
+    mask[y, x] = True
+    assert np.argwhere(fit_region(mask, 64)).tolist() == [[y // 10, x // 10]]
+    mask[y - y % 10 : y - y % 10 + 10, x - x % 10 : x - x % 10 + 20] = True
+    assert np.array_equal(fit_region(mask, 64), fit_mask(mask, 64))
 
 
 def test_polygons_are_scaled_before_they_are_filled() -> None:

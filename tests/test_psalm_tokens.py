@@ -114,6 +114,7 @@ def test_batches_are_padded_behind_and_cut(tokenizer: Tokenizer) -> None:
     assert batch.sentence_ids is None
     long = tokenizer.answered([{"from": "human", "value": "word " * 1000}, {"from": "gpt", "value": "Yes."}])
     assert collate([long], tokenizer.pad).ids.shape == (1, LONGEST)
+    assert collate([long], tokenizer.pad, 300).labels.shape == (1, 300)
     said = collate([tokenizer.prompt("referring", sentences=["dog"])], tokenizer.pad)
     assert said.sentence_ids is not None
     assert torch.equal(said.sentence_ids[0], torch.tensor([*tokenizer.encode(" dog."), tokenizer.seg]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedPr
 from promptseg.models import family
 from promptseg.models.psalm import PsalmOptions
 from promptseg.models.psalm import postprocess as post
+from promptseg.models.psalm.grid import Grid
 from promptseg.models.psalm.photos import fitted
-from promptseg.prompts import Box, Exemplar, MaskPrompt, Points, Scribble
+from promptseg.prompts import Box, Exemplar, MaskPrompt, Points, Scribble, Text
+from promptseg.rle import Rle
 from promptseg.segmenter import Segmenter
 from small_psalm import card, model
 
@@ -65,6 +68,27 @@ def test_many_objects_are_pointed_at_at_once(ask: Segmenter) -> None:
     assert len(ask(PHOTO, [])) == 0
 
 
+def test_more_marks_than_a_question_holds_are_several_questions(ask: Segmenter) -> None:
+    marks = [Points(((number % 70, number // 70),)) for number in range(600)]
+    found, tail = ask(PHOTO, marks), ask(PHOTO, marks[500:])
+    assert found.scores[500:] == pytest.approx(tail.scores, abs=1e-5)
+    assert all((one.mask == other.mask).mean() > 0.99 for one, other in zip(found[500::20], tail[::20], strict=True))
+
+
+def test_what_other_threads_draw_changes_no_answer(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = [Box(5, 5, 30, 30), Box(20, 10, 60, 40)]
+    expected, untouched, draw = ask(PHOTO, marks).scores, torch.random.get_rng_state(), torch.randperm
+
+    def disturbed(*arguments: Any, **settings: Any) -> torch.Tensor:
+        torch.rand(3)
+        return draw(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randperm", disturbed)
+        assert ask(PHOTO, marks).scores == pytest.approx(expected, abs=1e-5)
+        assert not torch.equal(torch.random.get_rng_state(), untouched)  # torch's own generator was not ours to put back
+
+
 def test_an_expression_means_the_union_or_the_best(ask: Segmenter) -> None:
     head, masks = passed(ask, "referring", sentences=["all dogs"])
     scores = head.sentence[0, :, 0].sigmoid() * post.certainty(masks)
@@ -93,6 +117,16 @@ def test_classes_compete_as_published(ask: Segmenter) -> None:
     assert (ask.semantic(PHOTO, []).labels == -1).all()
 
 
+def test_of_long_lists_the_first_name_of_a_class_is_read(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, prompt = list[list[str]](), ask.model.words.prompt
+    monkeypatch.setattr(ask.model.words, "prompt", lambda task, classes: asked.append(classes) or prompt(task, classes=classes))
+    names = [[f"thing {number}", f"object {number}"] for number in range(201)]
+    ask.semantic(PHOTO, names[:200])
+    ask.semantic(PHOTO, names)
+    assert asked[0] == [*(f"thing {number},object {number}" for number in range(200)), "background"]
+    assert asked[1] == [*(f"thing {number}" for number in range(201)), "background"]
+
+
 def test_without_names_the_classes_of_the_training_are_asked(ask: Segmenter) -> None:
     assert len(ask.semantic(PHOTO).classes) == 133
     assert ask.instances(PHOTO).classes[:2] == ("person", "bicycle")
@@ -115,6 +149,29 @@ def test_instances_are_the_best_pairs_of_query_and_class(ask: Segmenter) -> None
     assert len(ask.instances(PHOTO, [])) == 0
     least = float(np.median(found.scores))
     assert list(ask.instances(PHOTO, ["sky", "dog"], threshold=least).scores) == [score for score in found.scores if score >= least]
+
+
+def test_whole_masks_and_logits_are_held_one_at_a_time(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, most = list[weakref.ref[Any]](), 0
+
+    def watched(made: Any) -> Any:
+        nonlocal most
+        held.append(weakref.ref(made))
+        most = max(most, sum(one() is not None for one in held))
+        return made
+
+    best, mask, encode = Grid.best, Grid.mask, Rle.encode
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "best", lambda *given: (lambda found: (watched(found[0]), found[1]))(best(*given)))
+        patch.setattr(Grid, "mask", lambda *given: (lambda found: (watched(found[0]), found[1]))(mask(*given)))
+        ask(PHOTO, ["a dog", "a cat", Points(((10, 10),)), Points(((30, 30),)), Box(5, 5, 30, 30), "a cow"])
+        assert len(ask.instances(PHOTO, ["sky", "dog"], threshold=0)) > 3
+    assert len(held) >= 10
+    assert most <= 3
+    encoded: list[int] = []
+    monkeypatch.setattr(Rle, "encode", lambda mask: encoded.append(mask.sum()) or encode(mask))
+    ask.panoptic(PHOTO, ["dog"], ["sky"], options=PsalmOptions(object_threshold=0.2))
+    assert encoded
 
 
 def test_panoptic_maps_tell_things_apart(ask: Segmenter) -> None:
@@ -150,6 +207,22 @@ def test_objects_are_followed_from_frame_to_frame(ask: Segmenter) -> None:
         list(ask.track(frames, np.zeros((1, *SIZE), np.bool_)))
 
 
+def test_a_small_object_of_a_large_frame_is_where_it_is(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, mask, seen = np.tile(PHOTO, (10, 10, 1)), np.zeros((480, 700), np.bool_), list[torch.Tensor]()
+    mask[301, 402], draw = True, ask.model.draw
+
+    def watched(*arguments: Any) -> Any:
+        seen.extend(draw(*arguments))
+        return list(seen[-1:])
+
+    monkeypatch.setattr(ask.model, "draw", watched)
+    list(ask.track([frame, frame], mask[None]))
+    ask(frame, MaskPrompt(mask))
+    place = torch.tensor([int(301.5 * 64 / 700), int(402.5 * 64 / 700)]) / 64
+    assert len(seen) == 2
+    assert all((points == place).all() for points in seen)
+
+
 def test_the_photo_is_encoded_once_for_every_question(ask: Segmenter) -> None:
     calls: list[int] = []
     hook = ask.model.vision.register_forward_hook(lambda *_: calls.append(1))
@@ -182,6 +255,10 @@ def test_what_cannot_be_asked(ask: Segmenter) -> None:
         ask(PHOTO, Box(500, 500, 600, 600))
     with pytest.raises(ConfigError, match="tile"):
         ask(PHOTO, "a dog", options=Options(tile=32))
+    with pytest.raises(PromptError, match="templates"):
+        ask(PHOTO, Text("dog", ("a photo of a {}.",)))
+    with pytest.raises(ConfigError, match="templates"):
+        ask.semantic(PHOTO, ["dog"], options=Options(templates=("a photo of a {}.",)))
     assert ask(PHOTO, "a dog", options=Options(size=128)).size == SIZE
 
 

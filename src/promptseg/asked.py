@@ -78,11 +78,10 @@ class Asked:
     def instances(self, classes: Sequence[Sequence[str]], least: float) -> Instances:
         """Those that score at least so much, the surest first."""
         proposed = self.model.to_instances(self.features, self.size, classes) if classes else ()
-        found = [one for one in proposed if one[2] >= least]
         names = [words[0] for words in classes]
-        order = sorted(range(len(found)), key=lambda place: -found[place][2])
-        masks = [self._mask(found[place][0], Text(names[found[place][1]]), found[place][2]) for place in order]
-        labels = [names[found[place][1]] for place in order]
+        found = [(score, self._mask(mask, Text(names[label]), score), names[label]) for mask, label, score in proposed if score >= least]
+        found.sort(key=lambda one: -one[0])
+        masks, labels = [mask for _, mask, _ in found], [label for *_, label in found]
         return Instances(masks, self.size, labels=labels, classes=names, photo=self.photo, model=self.card.name)
 
     def panoptic(self, things: Sequence[Sequence[str]], stuff: Sequence[Sequence[str]], options: Options | None) -> PanopticMap:

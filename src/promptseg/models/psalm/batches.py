@@ -12,7 +12,7 @@ from torch import Tensor
 from .losses import LossConfig, Targets, language_loss, mask_losses
 from .network import Network, Understood
 from .predictor import Head
-from .tokens import PromptBatch, PromptIds
+from .tokens import LONGEST, PromptBatch, PromptIds
 from .tokens import collate as collate_prompts
 
 __all__ = ["Batch", "Example", "answers", "batch_losses", "collate", "shuffle_classes"]
@@ -58,14 +58,14 @@ def shuffle_classes(names: Sequence[str], random: Shuffles) -> tuple[list[str], 
     return [names[number] for number in order], torch.tensor(order).argsort()
 
 
-def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """``pad``: the id of [PAD]."""
+def collate(examples: Sequence[Example], pad: int, longest: int = LONGEST) -> Batch:
+    """``pad``: the id of [PAD]; ``longest``: ids at which a prompt is cut."""
     targets = tuple(example.targets for example in examples if example.targets is not None)
     regions = tuple(example.regions for example in examples if example.regions is not None)
     places = [example.places for example in examples if example.places is not None]
     return Batch(
         torch.stack([example.pixels for example in examples]),
-        collate_prompts([example.prompt for example in examples], pad),
+        collate_prompts([example.prompt for example in examples], pad, longest),
         targets or None,
         regions or None,
         torch.stack(places) if places else None,

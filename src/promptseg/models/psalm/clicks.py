@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from ...contracts import Size
 from ...errors import PromptError
 from ...prompts import Box, MaskPrompt, Points, Prompt, Scribble
-from .photos import POINT_RADIUS, SCRIBBLE_RADIUS, discs, fit_mask
+from .photos import POINT_RADIUS, SCRIBBLE_RADIUS, discs, fit_region
 
 __all__ = ["REGIONS", "regions"]
 
@@ -20,16 +20,17 @@ Mask = NDArray[np.bool_]
 REGIONS = (Points, Scribble, Box, MaskPrompt)
 
 
-def regions(prompts: Sequence[Prompt], size: Size, side: int) -> Mask:
+def regions(prompts: Sequence[Prompt], size: Size, side: int, first: int = 0) -> Mask:
     """Prompts in a photo of ``size`` (H, W) -> (K, side, side), none of them empty; masks must be arrays already.
 
     Points become discs of 10 pixels' radius, scribbles lines with a radius of 5, as in training; boxes and masks stay as they are.
+    ``first``: the number of the first one in messages.
 
     Raises:
         PromptError: a prompt marks no pixel of the photo, says what is not meant, or is of another kind.
     """
-    grids = [fit_mask(_drawn(prompt, size), side) for prompt in prompts]
-    if empty := [str(place) for place, grid in enumerate(grids) if not grid.any()]:
+    grids = [fit_region(_drawn(prompt, size), side) for prompt in prompts]
+    if empty := [str(place) for place, grid in enumerate(grids, first) if not grid.any()]:
         raise PromptError(
             f"Prompt {', '.join(empty)} (counted from 0) marks nothing of this photo of {size[1]} x {size[0]} pixels. Points, scribbles "
             "and boxes are pixels of the upright photo, (x, y)."

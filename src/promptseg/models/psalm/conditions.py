@@ -138,11 +138,11 @@ def _last(states: Tensor, member: Tensor) -> Tensor:
 # --- regions of an image ----------------------------------------------------------------------------------------------------------------
 
 
-def region_points(masks: Tensor, count: int) -> Tensor:
+def region_points(masks: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Regions (K, H, W), non-zero inside -> (K, count, 2): row / H and column / W of pixels drawn inside; zeros for an empty region.
 
-    A region of fewer pixels gives all of them and repeats some, one of more gives ``count`` different ones. Drawn from torch's global
-    generator, region by region, in use as in training (published code): only a region of exactly ``count`` pixels has nothing random.
+    A region of fewer pixels gives all of them and repeats some, one of more gives ``count`` different ones. Drawn region by region from
+    ``generator`` or, as in training (published code), torch's global one: only a region of exactly ``count`` pixels has nothing random.
     """
     size = torch.tensor(masks.shape[-2:], dtype=torch.float32)
     result = torch.zeros(len(masks), count, 2)
@@ -152,9 +152,9 @@ def region_points(masks: Tensor, count: int) -> Tensor:
         if not inside:
             continue
         if inside < count:
-            points = torch.cat([points, points[torch.randint(0, inside, (count - inside,))]])
+            points = torch.cat([points, points[torch.randint(0, inside, (count - inside,), generator=generator)]])
         elif inside > count:
-            points = points[torch.randperm(inside)[:count]]
+            points = points[torch.randperm(inside, generator=generator)[:count]]
         row.copy_(points / size)
     return result
 

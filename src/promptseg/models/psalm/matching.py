@@ -64,7 +64,7 @@ def match(masks: Tensor, targets: Tensor, costs: Costs, classes: Tensor | None =
     cost = costs.mask * _cross_entropy(seen, wanted) + costs.dice * _dice(seen, wanted)
     if classes is not None and labels is not None:
         cost = cost - costs.classes * classes.float().softmax(-1)[:, labels]
-    queries, chosen = assign(cost.double().cpu().numpy())
+    queries, chosen = assign(cost.cpu().double().numpy())  # Apple's GPUs have no doubles
     return Match(torch.from_numpy(queries).to(cost.device), torch.from_numpy(chosen).to(cost.device), cost, points)
 
 

@@ -27,13 +27,15 @@ from .config import PsalmConfig, PsalmOptions
 from .grid import Grid
 from .keys import LAYOUTS, SAME
 from .network import Network, PsalmImage, load
-from .photos import PADDING, fit_mask, fitted
+from .photos import PADDING, fit_region, fitted
 from .predictor import Head
-from .tokens import IMAGE, LONGEST, PromptBatch, PromptIds, Task, Tokenizer, collate, prompt_text
+from .tokens import IMAGE, PromptBatch, PromptIds, Task, Tokenizer, collate, prompt_text
 from .video import Frame, Memory, chosen
 
+MARKS = 500  # that are one question: each takes 3 of 2048 tokens
 AT_ONCE = 16  # classes whose maps are summed together: 64 MB at 1024 pixels
 THINGS = 80  # of the 133 classes come first
+SHORTENED = 200  # classes, above which only the first name of each is read
 NOTHING = "background"  # the name of the class that means no object; every list of classes ends with it
 Array = NDArray[np.bool_]
 
@@ -138,9 +140,12 @@ class Model(Network):
             PromptError: the prompt is longer than the language model reads.
             NumericalError: the network computed something that is not a number.
         """
-        if len(prompt.ids) > LONGEST:
-            raise PromptError(f"The prompt has {len(prompt.ids)} tokens, of which PSALM reads {LONGEST}. Ask for fewer classes at once.")
-        batch, tokens = collate([prompt], self.words.pad), None
+        longest = self.config.language.context
+        if len(prompt.ids) > longest:
+            raise PromptError(
+                f"The prompt has {len(prompt.ids)} tokens, of which PSALM reads {longest}. Ask for fewer classes or objects at once."
+            )
+        batch, tokens = collate([prompt], self.words.pad, longest), None
         place = prompt.ids.index(IMAGE)
         if image.prefix is None:
             tokens = image.tokens
@@ -161,11 +166,13 @@ class Model(Network):
         """The whole photo, its longer side filling a square of ``options.size``.
 
         Raises:
-            ConfigError: tiles, another fit, or a size that is no multiple of 64.
+            ConfigError: tiles, another fit, templates, or a size that is no multiple of 64.
         """
         side = options.size or self.config.preprocess.size
         if options.tile is not None or options.fit not in (None, "letterbox"):
             raise ConfigError("PSALM looks at the whole photo in a padded square; leave tile and fit out. For finer masks raise size.")
+        if options.templates is not None:
+            raise ConfigError("PSALM reads the names of classes as they stand; leave templates out.")
         if side % 64:
             raise ConfigError(f"The size of PSALM's input is a multiple of 64, not {side}.")
         return (View((0, 0, size[1], size[0]), fitted(size, side), (side, side)),)
@@ -184,29 +191,36 @@ class Model(Network):
     def to_prompted(self, image: PsalmImage, size: Size, prompts: Sequence[Prompt]) -> DenseLogits:
         """The best mask of every prompt: logits (1, N, h, w) that cover the photo, and presence.
 
-        Every text is a question of its own, all marks together are one.
+        Every text is a question of its own, all marks together are one, or one per 500.
+
+        Raises:
+            PromptError: a text has templates, or a mark marks nothing.
         """
+        if any(isinstance(prompt, Text) and prompt.templates for prompt in prompts):
+            raise PromptError("PSALM reads a phrase as it stands and has no templates; leave them out, or put the wording into the phrase.")
         grid = Grid.of(image, size)
         marks = [prompt for prompt in prompts if isinstance(prompt, REGIONS)]
-        picked = iter(self._marked(image, grid, marks)) if marks else iter(())
-        found = [self._said(image, grid, prompt.text) if isinstance(prompt, Text) else next(picked) for prompt in prompts]
-        return DenseLogits(torch.stack([one for one, _ in found])[None], torch.tensor([[score for _, score in found]]).logit(1e-6))
+        picked = self._marked(image, grid, marks)
+        logits, scores = torch.empty(1, len(prompts), *grid.content), torch.empty(1, len(prompts))
+        for place, prompt in enumerate(prompts):  # put in place one by one: at 1024 pixels each is 4 MB
+            logits[0, place], scores[0, place] = self._said(image, grid, prompt.text) if isinstance(prompt, Text) else next(picked)
+        return DenseLogits(logits, scores.logit(1e-6))
 
     def _said(self, image: PsalmImage, grid: Grid, sentence: str) -> tuple[Tensor, float]:
         head = self.decode(image, self.words.prompt("referring", sentences=[sentence]))
         assert head.sentence is not None
         return grid.best(head.masks[0], head.sentence[0, :, 0].sigmoid())
 
-    def _marked(self, image: PsalmImage, grid: Grid, prompts: Sequence[Prompt]) -> list[tuple[Tensor, float]]:
-        head = self._shown(image, image.tokens, regions(prompts, grid.size, grid.side))
-        assert head.regions is not None
-        return [grid.best(head.masks[0], scores.sigmoid()) for scores in head.regions[0]]
+    def _marked(self, image: PsalmImage, grid: Grid, prompts: Sequence[Prompt]) -> Iterator[tuple[Tensor, float]]:
+        for begin in range(0, len(prompts), MARKS):
+            head = self._shown(image, image.tokens, regions(prompts[begin : begin + MARKS], grid.size, grid.side, begin))
+            assert head.regions is not None
+            for scores in head.regions[0]:
+                yield grid.best(head.masks[0], scores.sigmoid())
 
     def _shown(self, image: PsalmImage, tokens: Tensor, grids: Array) -> Head:
-        """Regions (K, S, S) of the image with ``tokens`` as the prompt; drawn alike at every call."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            points = self.draw([torch.from_numpy(grids)])
+        """Regions (K, S, S) of the image with ``tokens`` as the prompt; drawn alike at every call, whatever other threads draw."""
+        points = self.draw([torch.from_numpy(grids)], torch.Generator().manual_seed(0))
         (marked,) = self.regions(tokens, points)
         return self.decode(image, self.words.prompt("region", regions=len(grids)), marked)
 
@@ -262,8 +276,11 @@ class Model(Network):
         return index.numpy(), segments
 
     def _named(self, image: PsalmImage, classes: Sequence[Sequence[str]], task: Task) -> Head:
-        """Synonyms are one name, joined by commas as in the published lists."""
-        return self.decode(image, self.words.prompt(task if task != "semantic" else "panoptic", classes=[*map(",".join, classes), NOTHING]))
+        """Synonyms are one name, joined by commas as in the published lists; of long lists, as published, only what is before the first."""
+        called = [",".join(words) for words in classes]
+        if len(called) > SHORTENED:
+            called = [name.partition(",")[0] for name in called]
+        return self.decode(image, self.words.prompt(task if task != "semantic" else "panoptic", classes=[*called, NOTHING]))
 
     @property
     def things(self) -> tuple[str, ...]:
@@ -289,7 +306,7 @@ class Model(Network):
     def to_tracked(self, image: PsalmImage, size: Size, memory: Memory) -> tuple[Array, list[float]]:
         """The objects in a further frame of the same size: masks (K, H, W) and scores; ``memory`` takes note of them."""
         grid, prompt = Grid.of(image, size), memory.prompt()
-        head = self._shown(image, prompt.tokens, np.stack([fit_mask(mask, grid.side) for mask in prompt.masks]))
+        head = self._shown(image, prompt.tokens, np.stack([fit_region(mask, grid.side) for mask in prompt.masks]))
         assert head.regions is not None
         sure = torch.stack([post.certainty(grid.grow(one)) for one in head.masks[0]])
         scores = head.regions[0].sigmoid().T * sure[:, None]

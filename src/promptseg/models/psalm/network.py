@@ -84,9 +84,9 @@ class Network(nn.Module):
         """Image tokens (B, n, D) and the points of each image's regions (K_b, P, 2) -> one vector per region, (K_b, D)."""
         return [region_samples(one, where).mean(1) for one, where in zip(image, points, strict=True)]
 
-    def draw(self, masks: Sequence[Tensor]) -> list[Tensor]:
+    def draw(self, masks: Sequence[Tensor], generator: torch.Generator | None = None) -> list[Tensor]:
         """Regions (K_b, S, S) of each image -> the points (K_b, P, 2) at which they are sampled; see `region_points`."""
-        return [region_points(one, self.config.region_points) for one in masks]
+        return [region_points(one, self.config.region_points, generator) for one in masks]
 
     # --- the question -------------------------------------------------------------------------------------------------------------------
 

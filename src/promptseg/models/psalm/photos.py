@@ -21,7 +21,7 @@ from ...regions import grow
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["discs", "fit_mask", "fit_photo", "fitted", "normalised", "polygon_mask", "scaled", "to_input"]
+__all__ = ["discs", "fit_mask", "fit_photo", "fit_region", "fitted", "normalised", "polygon_mask", "scaled", "to_input"]
 
 Mask: TypeAlias = NDArray[np.bool_]
 Points: TypeAlias = NDArray[np.float64]  # (K, 2) of (x, y)
@@ -68,6 +68,16 @@ def fit_mask(mask: Mask, side: int) -> Mask:
     result = np.zeros((side, side), dtype=np.bool_)
     result[:height, :width] = np.asarray(Image.fromarray(mask.view(np.uint8)).resize((width, height), Image.Resampling.NEAREST)) > 0
     return result
+
+
+def fit_region(mask: Mask, side: int) -> Mask:
+    """As `fit_mask`, for what is pointed at: a mask so small that no pixel is left keeps one, the nearest to its middle."""
+    grid = fit_mask(mask, side)
+    if mask.any() and not grid.any():
+        content = fitted((mask.shape[0], mask.shape[1]), side)
+        middle = (np.argwhere(mask).mean(0) + 0.5) * content / mask.shape
+        grid[tuple(middle.astype(np.int64))] = True
+    return grid
 
 
 def scaled(polygons: Iterable[Points], size: Size, side: int) -> list[Points]:

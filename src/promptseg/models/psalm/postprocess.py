@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...contracts import Size
+from ...rle import Rle
 
 OBJECT_THRESHOLD, OVERLAP_THRESHOLD = 0.8, 0.8  # of panoptic segments
 UNION_THRESHOLD = 0.6  # score above which a mask joins the answer to an expression that may mean several things
@@ -82,10 +83,10 @@ def panoptic(
     is dropped. All of one kind of stuff is one segment.
     """
     strongest, winner = torch.full(size, -1.0), torch.full(size, -1, dtype=torch.int16)
-    owned: list[Tensor] = []
+    owned: list[Rle] = []  # a hundred whole masks of a large photo fill the memory
     for number, (logits, score) in enumerate(zip(mask_logits, found.score.tolist(), strict=True)):
         share = logits.sigmoid()
-        owned.append(share >= 0.5)
+        owned.append(Rle.encode((share >= 0.5).numpy()))
         share = share * score
         winner[share > strongest] = number
         strongest = torch.maximum(strongest, share)
@@ -94,8 +95,8 @@ def panoptic(
     stuff: dict[int, int] = {}
     for number, (own, label, score) in enumerate(zip(owned, found.label.tolist(), found.score.tolist(), strict=True)):
         won = winner == number
-        both = won & own
-        original = int(own.sum())
+        both = won & torch.from_numpy(own.decode())
+        original = own.area
         if not original or not both.any() or int(won.sum()) / original < overlap_threshold:
             continue
         if not is_thing[label] and label in stuff:

@@ -70,7 +70,7 @@ class PsalmRun(Run):
                 f"{len(examples)} examples at once reach into the next source's turn of {self.options.every}: choose batch_size and "
                 "accumulate so that a process's part divides every."
             )
-        return collate(examples, self.tokenizer.pad)
+        return collate(examples, self.tokenizer.pad, self.model.config.language.context)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         return batch_losses(self.model, batch, self.losses_of)

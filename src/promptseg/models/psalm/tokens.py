@@ -25,7 +25,7 @@ Task: TypeAlias = Literal["panoptic", "instance", "semantic", "referring", "regi
 IGNORE: Final = -100  # a label that does not count
 IMAGE, MASKS, CLASS, REGION, SENTENCE = -200, -201, -202, -203, -204
 PLACEHOLDERS: Final = {"<image>": IMAGE, "<seg>": MASKS, "<cls>": CLASS, "<region>": REGION, "<refer>": SENTENCE}
-LONGEST: Final = 2048  # ids of a row before splicing
+LONGEST: Final = 2048  # ids of a row before splicing, of the published network
 
 END, PAD, SEG = "<|endoftext|>", "[PAD]", "[SEG]"
 # Phi-1.5 keeps runs of blanks whole: 31 to 2 spaces, then 9 to 2 tabs.
@@ -202,13 +202,13 @@ class PromptBatch:
     sentence_ids: tuple[Tensor, ...] | None = None
 
 
-def collate(prompts: Sequence[PromptIds], pad: int) -> PromptBatch:
-    """Prompts of one task as a batch; rows are cut at `LONGEST` ids, ``pad`` (the id of [PAD]) fills them up and is not attended to."""
-    ids = _rows([prompt.ids[:LONGEST] for prompt in prompts], pad)
+def collate(prompts: Sequence[PromptIds], pad: int, longest: int = LONGEST) -> PromptBatch:
+    """Prompts of one task as a batch; rows are cut at ``longest`` ids, ``pad`` (the id of [PAD]) fills them up and is not attended to."""
+    ids = _rows([prompt.ids[:longest] for prompt in prompts], pad)
     named, said = any(prompt.class_ids for prompt in prompts), any(prompt.sentence_ids for prompt in prompts)
     return PromptBatch(
         ids=ids,
-        labels=_rows([prompt.labels[:LONGEST] for prompt in prompts], IGNORE),
+        labels=_rows([prompt.labels[:longest] for prompt in prompts], IGNORE),
         attention=ids != pad,
         class_ids=_rows([prompt.class_ids for prompt in prompts], -1) if named else None,
         class_index=_rows([prompt.class_index for prompt in prompts], -1) if named else None,
