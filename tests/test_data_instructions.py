@@ -25,6 +25,17 @@ TABLE = {
 }
 
 
+class Bounded(Random):
+    """Fails where it would be asked for ever."""
+
+    drawn = 0
+
+    def uniform(self, a: float, b: float) -> float:
+        self.drawn += 1
+        assert self.drawn < 10_000
+        return super().uniform(a, b)
+
+
 def test_parts_leave_out_specks() -> None:
     mask = np.zeros((20, 30), dtype=np.bool_)
     mask[2:5, 3:9] = mask[5, 9] = mask[10, 2:7] = mask[15, 20:26] = True  # a corner touches; five pixels are too few
@@ -43,6 +54,12 @@ def test_prompts_lie_on_and_around_the_object() -> None:
     assert found.scribble.sum() > 5
     empty = visual_prompts(np.zeros((9, 9), dtype=np.bool_), Random(0))
     assert not any((empty.point.any(), empty.mask.any(), empty.box.any(), empty.scribble.any()))
+
+
+def test_a_thin_corner_gets_a_scribble() -> None:
+    mask = np.zeros((120, 120), dtype=np.bool_)
+    mask[10:110, 10:12] = mask[108:110, 10:110] = True  # no box around its centre overlaps its own by half
+    assert visual_prompts(mask, Bounded(0)).scribble.any()
 
 
 def test_photos_without_objects_are_left_out() -> None:
