@@ -82,6 +82,18 @@ def test_ids_that_name_nothing() -> None:
         referring([{"split": "val", "ann_id": 77, "image_id": 1, "sentences": []}], TABLE, "val")
 
 
+@pytest.mark.parametrize(
+    "table",
+    [[], {}, {**TABLE, "annotations": [{**TABLE["annotations"][0], "image_id": 2000}]}, {**TABLE, "images": ["a.jpg"]}],
+)
+def test_prepare_names_the_file_that_is_malformed(table: object, tmp_path: Path) -> None:
+    source = tmp_path / "something.json"
+    source.write_text(json.dumps(table), encoding="utf-8")
+    found = CliRunner().invoke(app, ["data", "prepare", "interactive", str(source), "--output", str(tmp_path / "out")]).exception
+    assert isinstance(found, DataError)
+    assert "something.json" in str(found)
+
+
 def test_prepare_writes_the_same_again_and_never_over(tmp_path: Path) -> None:
     source = tmp_path / "instances_val2017.json"
     source.write_text(json.dumps(TABLE), encoding="utf-8")
