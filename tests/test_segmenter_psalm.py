@@ -15,7 +15,7 @@ from PIL import Image
 from command_line import Cli
 from promptseg import zoo
 from promptseg.contracts import Options
-from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedPrompt
+from promptseg.errors import ConfigError, ImageError, MemoryLimitError, PromptError, UnsupportedPrompt
 from promptseg.models import family
 from promptseg.models.psalm import PsalmOptions
 from promptseg.models.psalm import postprocess as post
@@ -148,6 +148,16 @@ def test_objects_are_followed_from_frame_to_frame(ask: Segmenter) -> None:
         list(ask.track([PHOTO[:20]], first))
     with pytest.raises(PromptError, match="at least one object"):
         list(ask.track(frames, np.zeros((1, *SIZE), np.bool_)))
+
+
+@pytest.mark.parametrize("step", ["whole", "to_memory", "to_tracked"])
+def test_a_frame_too_large_for_memory_says_what_to_do(ask: Segmenter, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ask._runner if step == "whole" else ask.model, step, full)
+    with pytest.raises(MemoryLimitError, match=r"of the (photos|frames) alone"):
+        list(ask.track([PHOTO, PHOTO], np.ones((1, *SIZE), np.bool_)))
 
 
 def test_the_photo_is_encoded_once_for_every_question(ask: Segmenter) -> None:
