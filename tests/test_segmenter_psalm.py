@@ -235,11 +235,35 @@ def test_commands_write_their_results(cli: Callable[..., tuple[int, str, str]], 
     index = np.zeros(SIZE, np.uint8)
     index[5:30, 5:30], index[20:45, 40:60] = 1, 2
     Image.fromarray(index).save(place / "first.png")
-    code, text, _ = cli("track", photos, "--objects", str(place / "first.png"))
+    code, text, _ = cli("track", photos, "--objects", str(place / "first.png"), "--overwrite")  # others have written there
     assert code == 0
     assert "2 frames" in text
     assert np.array_equal(np.asarray(Image.open(out / "labels" / "a.png")), index)
     assert set(np.unique(np.asarray(Image.open(out / "labels" / "b.png")))) <= {0, 1, 2}
+
+
+def test_tracked_objects_keep_their_values_and_files(cli: Callable[..., tuple[int, str, str]], place: Path) -> None:
+    photos, labels = place / "photos", place / "out" / "labels"
+    index = np.zeros(SIZE, np.uint16)
+    index[5:30, 5:30], index[20:45, 40:60] = 5, 900
+    Image.fromarray(index).save(place / "first.png")
+    words = "track", str(photos), "--objects", str(place / "first.png")
+    code, text, _ = cli(*words)
+    assert code == 0
+    assert "object 5 " in text
+    assert np.array_equal(np.asarray(Image.open(labels / "a.png")), index)
+    (labels / "a.png").write_bytes(b"")
+    code, text, error = cli(*words)
+    assert code == 1
+    assert "--overwrite" in " ".join((text + error).split())
+    assert not (labels / "a.png").read_bytes()
+    assert cli(*words, "--overwrite")[0] == 0
+    assert np.array_equal(np.asarray(Image.open(labels / "a.png")), index)
+    (place / "more").mkdir()
+    Image.fromarray(PHOTO).save(place / "more" / "a.png")
+    code, text, error = cli(*words, str(place / "more"), "--overwrite")
+    assert code == 1
+    assert "have one name" in " ".join((text + error).split())
 
 
 @pytest.mark.parametrize(
