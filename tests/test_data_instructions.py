@@ -25,6 +25,17 @@ TABLE = {
 }
 
 
+class Bounded(Random):
+    """Fails where it would be asked for ever."""
+
+    drawn = 0
+
+    def uniform(self, a: float, b: float) -> float:
+        self.drawn += 1
+        assert self.drawn < 10_000
+        return super().uniform(a, b)
+
+
 def test_parts_leave_out_specks() -> None:
     mask = np.zeros((20, 30), dtype=np.bool_)
     mask[2:5, 3:9] = mask[5, 9] = mask[10, 2:7] = mask[15, 20:26] = True  # a corner touches; five pixels are too few
@@ -45,6 +56,12 @@ def test_prompts_lie_on_and_around_the_object() -> None:
     assert not any((empty.point.any(), empty.mask.any(), empty.box.any(), empty.scribble.any()))
 
 
+def test_a_thin_corner_gets_a_scribble() -> None:
+    mask = np.zeros((120, 120), dtype=np.bool_)
+    mask[10:110, 10:12] = mask[108:110, 10:110] = True  # no box around its centre overlaps its own by half
+    assert visual_prompts(mask, Bounded(0)).scribble.any()
+
+
 def test_photos_without_objects_are_left_out() -> None:
     (entry,) = interactive(TABLE, Random(0))
     assert (entry["image"], entry["new_img_id"]) == ("a.jpg", 0)
@@ -63,6 +80,18 @@ def test_expressions_without_a_target() -> None:
 def test_ids_that_name_nothing() -> None:
     with pytest.raises(DataError, match="one release"):
         referring([{"split": "val", "ann_id": 77, "image_id": 1, "sentences": []}], TABLE, "val")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [[], {}, {**TABLE, "annotations": [{**TABLE["annotations"][0], "image_id": 2000}]}, {**TABLE, "images": ["a.jpg"]}],
+)
+def test_prepare_names_the_file_that_is_malformed(table: object, tmp_path: Path) -> None:
+    source = tmp_path / "something.json"
+    source.write_text(json.dumps(table), encoding="utf-8")
+    found = CliRunner().invoke(app, ["data", "prepare", "interactive", str(source), "--output", str(tmp_path / "out")]).exception
+    assert isinstance(found, DataError)
+    assert "something.json" in str(found)
 
 
 def test_prepare_writes_the_same_again_and_never_over(tmp_path: Path) -> None:

@@ -56,9 +56,13 @@ class Knowing(Segmenter):
     def semantic(self, image: Any, classes: Any = None, **_: Any) -> Any:
         return SimpleNamespace(labels=np.where(self.masks[0], 0, 1).astype(np.int16))
 
-    def instances(self, image: Any, classes: Any = None, **_: Any) -> Any:
-        found = SimpleNamespace(mask=self.masks[0], score=0.9)
-        return type("Found", (list,), {"labels": ["person"]})([found])
+    def instances(self, image: Any, classes: Any = None, *, threshold: float | None = None, **_: Any) -> Any:
+        assert tuple(classes) == ("person", "grass-merged")  # the question is the published one, stuff included
+        least = self.card.presence_threshold if threshold is None else threshold
+        listed = [("grass-merged", ~self.masks[0], 0.9), ("person", self.masks[0], 0.1)]
+        listed = [one for one in listed if one[2] >= least]
+        found = [SimpleNamespace(mask=mask, score=score) for _, mask, score in listed]
+        return type("Found", (list,), {"labels": [label for label, _, _ in listed]})(found)
 
     def track(self, frames: Any, first: Any, **_: Any) -> Iterator[Any]:
         for _ in frames:

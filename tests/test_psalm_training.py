@@ -7,20 +7,25 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import replicas
 import small_psalm_training
 from promptseg import training, zoo
 from promptseg.errors import ConfigError, DataError, WeightsError
 from promptseg.models.psalm import keys
 from promptseg.models.psalm.conditions import class_ends, sentence_end
 from promptseg.models.psalm.model import Model
+from promptseg.models.psalm.questions import Conversations, Interactive, Referring
 from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
 from promptseg.models.psalm.run import PsalmRun
 from promptseg.models.psalm.start import load_language, load_masks, load_projector
+from promptseg.models.psalm.tokens import Tokenizer
 from promptseg.nn.conversion import to_official
 from promptseg.training.groups import arrange
 
@@ -85,6 +90,24 @@ def test_examples_come_in_turns_and_the_same_again(root: Path, tmp_path: Path) -
     assert len(interactive.regions) == len(interactive.targets.masks)
     assert (talk.targets, talk.regions) == (None, None)
     assert len(run.sources[3]) == 1  # what has no photo, or one that is gone, is left out
+
+
+@pytest.mark.parametrize(
+    ("kind", "entries"),
+    [
+        (Conversations, {"image": "x"}),
+        (Conversations, ["image"]),
+        (Conversations, [{"image": "000000000001.jpg"}]),
+        (Interactive, [{"image": "000000000001.jpg", "anns": ["one"]}]),
+        (Interactive, [{"image": "000000000001.jpg", "anns": [{"box_visual_prompt_mask": {"size": [1, 1]}}]}]),
+        (Referring, [{"image": "000000000001.jpg", "anns": [], "instruction": [{"said": "a man"}]}]),
+        (Referring, [{"image": "000000000001.jpg", "anns": [{}], "instruction": []}]),
+    ],
+)
+def test_questions_that_lack_something_name_their_file(kind: Any, entries: object, root: Path, tmp_path: Path) -> None:
+    replicas.write_json(tmp_path / "asked.json", entries)
+    with pytest.raises(DataError, match=r"asked\.json"):
+        kind(tmp_path / "asked.json", root / "val2017", Tokenizer(), 64).example(0, Random(0))
 
 
 def test_a_batch_is_of_one_kind(root: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from command_line import Cli
 from promptseg import zoo
 from promptseg.contracts import Options
-from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedPrompt
+from promptseg.errors import ConfigError, ImageError, MemoryLimitError, PromptError, UnsupportedPrompt
 from promptseg.models import family
 from promptseg.models.psalm import PsalmOptions
 from promptseg.models.psalm import postprocess as post
@@ -223,6 +223,16 @@ def test_a_small_object_of_a_large_frame_is_where_it_is(ask: Segmenter, monkeypa
     assert all((points == place).all() for points in seen)
 
 
+@pytest.mark.parametrize("step", ["whole", "to_memory", "to_tracked"])
+def test_a_frame_too_large_for_memory_says_what_to_do(ask: Segmenter, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ask._runner if step == "whole" else ask.model, step, full)
+    with pytest.raises(MemoryLimitError, match=r"of the (photos|frames) alone"):
+        list(ask.track([PHOTO, PHOTO], np.ones((1, *SIZE), np.bool_)))
+
+
 def test_the_photo_is_encoded_once_for_every_question(ask: Segmenter) -> None:
     calls: list[int] = []
     hook = ask.model.vision.register_forward_hook(lambda *_: calls.append(1))
@@ -302,11 +312,35 @@ def test_commands_write_their_results(cli: Callable[..., tuple[int, str, str]], 
     index = np.zeros(SIZE, np.uint8)
     index[5:30, 5:30], index[20:45, 40:60] = 1, 2
     Image.fromarray(index).save(place / "first.png")
-    code, text, _ = cli("track", photos, "--objects", str(place / "first.png"))
+    code, text, _ = cli("track", photos, "--objects", str(place / "first.png"), "--overwrite")  # others have written there
     assert code == 0
     assert "2 frames" in text
     assert np.array_equal(np.asarray(Image.open(out / "labels" / "a.png")), index)
     assert set(np.unique(np.asarray(Image.open(out / "labels" / "b.png")))) <= {0, 1, 2}
+
+
+def test_tracked_objects_keep_their_values_and_files(cli: Callable[..., tuple[int, str, str]], place: Path) -> None:
+    photos, labels = place / "photos", place / "out" / "labels"
+    index = np.zeros(SIZE, np.uint16)
+    index[5:30, 5:30], index[20:45, 40:60] = 5, 900
+    Image.fromarray(index).save(place / "first.png")
+    words = "track", str(photos), "--objects", str(place / "first.png")
+    code, text, _ = cli(*words)
+    assert code == 0
+    assert "object 5 " in text
+    assert np.array_equal(np.asarray(Image.open(labels / "a.png")), index)
+    (labels / "a.png").write_bytes(b"")
+    code, text, error = cli(*words)
+    assert code == 1
+    assert "--overwrite" in " ".join((text + error).split())
+    assert not (labels / "a.png").read_bytes()
+    assert cli(*words, "--overwrite")[0] == 0
+    assert np.array_equal(np.asarray(Image.open(labels / "a.png")), index)
+    (place / "more").mkdir()
+    Image.fromarray(PHOTO).save(place / "more" / "a.png")
+    code, text, error = cli(*words, str(place / "more"), "--overwrite")
+    assert code == 1
+    assert "have one name" in " ".join((text + error).split())
 
 
 @pytest.mark.parametrize(

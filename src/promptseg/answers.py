@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 import torch
 
 from . import zoo
-from .asked import Asked
+from .asked import Asked, alone
 from .batching import in_batches
 from .contracts import MAX_PIXELS, Card, Options, PromptFeatures, PromptKind, Size, Task
 from .devices import cache_folder, choose_device, choose_precision
@@ -167,10 +167,14 @@ class Answers:
 
     def _asked(self, photo: Photo, options: Options | None) -> Asked:
         """A photo, encoded once, for a model that reads the question together with it."""
-        with torch.inference_mode():
-            shown = self._runner.show(photo, options)
-            features = self._runner.whole(shown)
-        return Asked(self.model, self.card, photo.photo if isinstance(photo, ImageEmbedding) else photo, shown.size, features)
+
+        def work() -> Asked:
+            with torch.inference_mode():
+                shown = self._runner.show(photo, options)
+                features = self._runner.whole(shown)
+            return Asked(self.model, self.card, photo.photo if isinstance(photo, ImageEmbedding) else photo, shown.size, features)
+
+        return alone(work, "photos")
 
     def _each(self, image: Photo | list[Photo], options: Options | None, answer: Callable[[Asked], Result]) -> Result | list[Result]:
         """One photo, or a list of them, each by itself."""

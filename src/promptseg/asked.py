@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from . import images
+from .batching import in_batches
 from .contracts import MAX_PIXELS, Card, Options, Size
 from .errors import ImageError, PromptError
 from .maps import PanopticMap, Segment, SemanticMap
@@ -29,7 +31,9 @@ from .sources import RunSource, Upsample
 if TYPE_CHECKING:
     from .prompts import ImageInput
 
-__all__ = ["Asked", "tracked"]
+Result = TypeVar("Result")
+
+__all__ = ["Asked", "alone", "tracked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +115,40 @@ def _decoded(prompt: Prompt, size: Size) -> Prompt:
     return MaskPrompt(images.load_mask(prompt.mask, size, max_pixels=max(MAX_PIXELS, size[0] * size[1])))
 
 
+def alone(work: Callable[[], Result], what: str) -> Result:
+    """Work that cannot be divided.
+
+    Raises:
+        MemoryLimitError: it does not fit.
+    """
+    return in_batches(lambda _: [work()], [None], 1, what)[0]
+
+
 def tracked(frames: Iterator[Asked], given: Any, find: Callable[[Asked], Masks]) -> Iterator[Masks]:
     """The first frame's masks, as they were given or as ``find`` finds them, then those of every further frame, one at a time.
 
     Raises:
         ImageError: a frame has another size than the first, or the masks have.
         PromptError: there is no object in the first frame.
+        MemoryLimitError: not even one frame fits into memory.
     """
     first = next(frames, None)
     if first is None:
         return
-    with torch.inference_mode():  # never around a yield: the caller's own work is none of ours
-        prompts, masks = _first_masks(given if isinstance(given, Masks | np.ndarray) else find(first), first.size)
-        memory = first.model.to_memory(first.features, masks)
-        shown = [first._mask(mask, prompt, 1.0) for mask, prompt in zip(masks, prompts, strict=True)]
+
+    def begin() -> tuple[list[Prompt], Any, list[Mask]]:
+        with torch.inference_mode():  # never around a yield: the caller's own work is none of ours
+            prompts, masks = _first_masks(given if isinstance(given, Masks | np.ndarray) else find(first), first.size)
+            memory = first.model.to_memory(first.features, masks)
+            return prompts, memory, [first._mask(mask, prompt, 1.0) for mask, prompt in zip(masks, prompts, strict=True)]
+
+    prompts, memory, shown = alone(begin, "frames")
     yield Masks(shown, first.size, photo=first.photo, model=first.card.name)
     for frame in frames:
         if frame.size != first.size:
             raise ImageError(f"The frames of a video have one size; one is {frame.size}, the first {first.size} pixels (H, W).")
         with torch.inference_mode():
-            found = frame.tracked(prompts, memory)
+            found = alone(partial(frame.tracked, prompts, memory), "frames")
         yield found
 
 

@@ -316,6 +316,7 @@ class Segmenter(Answers):
             UnsupportedTask: the model has no memory of earlier frames.
             ImageError: a frame cannot be read or has another size than the first, or the masks have.
             PromptError: there is no object in the first frame.
+            MemoryLimitError: not even one frame fits into memory.
         """
         self._require("track", "For each frame by itself: segmenter(frame, prompts).")
         shown = (self._asked(frame, options) for frame in frames)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from ..errors import DataError
 
 CAPTIONS = ("cc3m", "cc12m", "yfcc", "redcaps")
 QUESTIONS = ("interactive", "referring", "generalised")
@@ -72,18 +76,30 @@ def _questions(what: str, files: list[Path], output: Path, seed: int) -> None:
 
     from ..data.instructions import generalised, interactive, read_refs, referring
     from ..data.samples import read_json
-    from ..errors import DataError
 
     if what == "interactive":
         random = Random(seed)
         for file in files:
-            _keep(interactive(read_json(file), random), output / f"{file.stem}_interactive.json")
+            with _named(file):
+                found = interactive(read_json(file), random)
+            _keep(found, output / f"{file.stem}_interactive.json")
         return
     if len(files) != 2:
         raise DataError(f"{what} takes two files, the references and the instances that they name, not {len(files)}.")
     refs, table = read_refs(files[0]), read_json(files[1])
     for split in sorted({str(ref["split"]) for ref in refs}):
-        _keep((referring if what == "referring" else generalised)(refs, table, split), output / f"{split}.json")
+        with _named(*files):
+            found = (referring if what == "referring" else generalised)(refs, table, split)
+        _keep(found, output / f"{split}.json")
+
+
+@contextmanager
+def _named(*files: Path) -> Iterator[None]:
+    """Which files a mistake is in."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{' and '.join(map(str, files))}: {error}") from None
 
 
 def _keep(entries: list[dict[str, Any]], target: Path) -> None:
@@ -104,7 +120,7 @@ def _label_maps(name: str, files: list[Path]) -> None:
 
     from ..data.preparation import PREPARATIONS
     from ..data.preparation import prepare as write
-    from ..errors import DataError, nearest
+    from ..errors import nearest
 
     if name not in PREPARATIONS:
         known = (*QUESTIONS, *CAPTIONS, *PREPARATIONS)

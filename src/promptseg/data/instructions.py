@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ..errors import DataError
 from ..rle import Rle
 from .photosets import segmentation_mask
-from .samples import read_json, read_pickle
+from .samples import read_json, read_pickle, well_formed
 from .visual_prompts import Mask, visual_prompts
 
 __all__ = ["NO_TARGET", "PROMPT_KEYS", "generalised", "instances", "interactive", "lvis", "read_refs", "referring"]
@@ -26,7 +26,10 @@ ASKED = "Please segment all of objects in this image"
 NO_TARGET = [-1]  # gRefCOCO's list of annotations of an expression that means nothing in the photo
 PROMPT_KEYS = {kind: f"{kind}_visual_prompt_mask" for kind in ("point", "mask", "box", "scribble")}
 
+_joined = well_formed("The annotations do not fit together", "Give instances in COCO's format and, with them, references of one release.")
 
+
+@_joined
 def instances(table: Table) -> list[Entry]:
     """Every photo with all its objects, class by class in the order of the categories."""
     order = {category["id"]: place for place, category in enumerate(table["categories"])}
@@ -58,6 +61,7 @@ def read_refs(file: Path) -> list[Entry]:
         raise DataError(f"{file} holds no references ({error}). Take it from the release of RefCOCO or gRefCOCO again.") from None
 
 
+@_joined
 def referring(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> list[Entry]:
     """RefCOCO, RefCOCO+ and RefCOCOg: one entry per object that is referred to, with all its sentences."""
     images, objects = _lookups(table)
@@ -72,6 +76,7 @@ def referring(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> li
     )
 
 
+@_joined
 def generalised(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> list[Entry]:
     """gRefCOCO: one entry per expression, which may mean no object, one, or several."""
     images, objects = _lookups(table)
@@ -87,6 +92,7 @@ def generalised(refs: Iterable[Mapping[str, Any]], table: Table, split: str) -> 
     )
 
 
+@_joined
 def interactive(table: Table, random: Random) -> list[Entry]:
     """COCO-Interactive: every object with a point, a rough mask, a box and a scribble, drawn once for all time; photos with objects only.
 
@@ -101,6 +107,7 @@ def interactive(table: Table, random: Random) -> list[Entry]:
     return _numbered(entries)
 
 
+@_joined
 def lvis(table: Table) -> list[Entry]:
     """LVIS: photos with objects only, named by the folder and file of their address. The published script lets val overwrite train."""
     kept = ((image, objects) for image, objects in _by_image(table) if objects)
@@ -118,14 +125,7 @@ def _entry(image: Mapping[str, Any], file: str) -> Entry:
 
 
 def _numbered(entries: Iterable[Entry]) -> list[Entry]:
-    return [{**entry, "new_img_id": number} for number, entry in enumerate(_checked(entries))]
-
-
-def _checked(entries: Iterable[Entry]) -> list[Entry]:
-    try:
-        return list(entries)
-    except KeyError as error:
-        raise DataError(f"The annotations name {error}, which the instances file does not list; take both from one release.") from None
+    return [{**entry, "new_img_id": number} for number, entry in enumerate(entries)]
 
 
 def _by_image(table: Table) -> list[tuple[Mapping[str, Any], Sequence[Entry]]]:

@@ -9,6 +9,7 @@ import json
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar, overload
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..contracts import MAX_PIXELS
-from ..errors import DataError
+from ..errors import DataError, PromptSegError
 
 __all__ = ["IGNORE", "LabelSample", "PhotoSet", "Region", "RegionSample", "Sample"]
 
@@ -184,6 +185,22 @@ def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
         raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}. Download it again.") from None
+
+
+@contextmanager
+def well_formed(what: str, remedy: str) -> Iterator[None]:
+    """For code, or as a decorator for functions, that read parsed files as if they were whole.
+
+    Raises:
+        DataError: something in them is missing or of another kind than it should be; ``remedy`` says what to do.
+    """
+    try:
+        yield
+    except PromptSegError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else f"a value that does not fit: {error}"
+        raise DataError(f"{what}: there is {found}. {remedy}") from None
 
 
 class _Plain(pickle.Unpickler):

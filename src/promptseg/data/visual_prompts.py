@@ -23,7 +23,7 @@ Ints: TypeAlias = NDArray[np.int64]
 Box: TypeAlias = tuple[int, int, int, int]  # (y0, x0, y1, x1), half-open
 
 SMALLEST: Final = 5  # pixels; a part must have more
-TRIES: Final = 1000  # for a point that lies on the part
+TRIES: Final = 1000  # for a point that lies on the part; for a scribble's box that overlaps its box
 SIGMA: Final = 2.0  # pixels, of the blur that roughens the mask
 REACH: Final = 8  # pixels: four standard deviations
 
@@ -84,9 +84,12 @@ def _box(part: Part, random: Random) -> Box:
 
 
 def _scribble(part: Part, random: Random) -> tuple[Ints, Ints]:
-    """Rows and columns of a wave along a diagonal of a box around the part's centre; they may lie outside the picture."""
+    """Rows and columns of a wave along a diagonal of a box around the part's centre; they may lie outside the picture.
+
+    No box around the centre of a thin L overlaps the part's own by half; the last that was drawn then stands.
+    """
     y0, x0, y1, x1 = part.box
-    while True:
+    for _ in range(TRIES):
         height, width = (y1 - y0) * random.uniform(0.5, 1.2), (x1 - x0) * random.uniform(0.5, 1.2)
         top, left = int(part.centre[0] - height / 2), int(part.centre[1] - width / 2)
         bottom, right = int(part.centre[0] + height / 2), int(part.centre[1] + width / 2)

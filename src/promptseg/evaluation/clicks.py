@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..contracts import PromptKind
 from ..data.instructions import PROMPT_KEYS
 from ..data.photosets import segmentation_mask
-from ..data.samples import read_json, read_photo
-from ..errors import ConfigError, DataError
+from ..data.samples import read_json, read_photo, well_formed
+from ..errors import ConfigError
 from ..metrics import ReferringIoU
 from ..prompts import MaskPrompt
 from ..regions import grow
@@ -62,10 +62,8 @@ class CocoInteractive(Protocol):
 class _Objects(Part):
     def __init__(self, kind: str, file: Path, entries: Sequence[Mapping[str, Any]], photos: Path) -> None:
         self.name, self.photos, self.file = kind, photos, file
-        try:
-            kept = [(entry, [one for one in entry["anns"] if not one["iscrowd"] and PROMPT_KEYS[kind] in one]) for entry in entries]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{file} has no {error}; write it with `promptseg data prepare interactive`.") from None
+        with well_formed(str(file), "Write it with `promptseg data prepare interactive`."):
+            kept = [(entry, [one for one in entry["anns"] if not one.get("iscrowd", 0) and PROMPT_KEYS[kind] in one]) for entry in entries]
         self.entries = [(entry, objects) for entry, objects in kept if objects]
 
     @property

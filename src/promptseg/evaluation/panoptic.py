@@ -126,10 +126,10 @@ class _Photos(Part):
             [number for number, region in enumerate(regions, 1) if region.crowd],
         )
         metrics["semantic"].update(segmenter.semantic(image, self.photos.classes, background=0.0).labels, labels)
-        objects = segmenter.instances(image, self.things)
+        objects = segmenter.instances(image, self.photos.classes, threshold=0.0)  # AP wants unlikely ones, too; stuff is dropped afterwards
         metrics["instances"].update(
             sample.id,
-            [Found(one.mask, label, one.score) for one, label in zip(objects, objects.labels, strict=True)],
+            [Found(one.mask, label, one.score) for one, label in zip(objects, objects.labels, strict=True) if label in self.things],
             [Labelled(region.mask, region.name, region.crowd) for region in regions if region.thing],
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from torch import Tensor
 from ...data.coco import coco_panoptic
 from ...data.instructions import PROMPT_KEYS
 from ...data.photosets import segmentation_mask
-from ...data.samples import read_json, read_photo
+from ...data.samples import read_json, read_photo, well_formed
 from ...errors import DataError
 from ...rle import Rle
 from .batches import Example, shuffle_classes
@@ -87,6 +88,10 @@ class _Entries:
             raise DataError(f"{file} is no list of entries with {', '.join(('image', *needed))}; see data.instructions, which writes them.")
         return cls(file, folder, entries)
 
+    def whole(self) -> AbstractContextManager[None]:
+        """Anything that an entry lacks is a mistake in the file."""
+        return well_formed(str(self.file), "Write it again with `promptseg data prepare`, or take it from its release again.")
+
     def photo(self, index: int) -> np.ndarray:
         return read_photo(self.folder / self.entries[index]["image"])
 
@@ -105,8 +110,9 @@ class Referring(Questions):
 
     def example(self, index: int, random: Random) -> Example:
         entry, photo = self.found.entries[index], self.found.photo(index)
-        masks = _stacked([_target(annotation, photo, self.side) for annotation in entry["anns"]], self.side)
-        prompt = self.tokenizer.prompt("referring", sentences=[sentence["sent"] for sentence in entry["instruction"]])
+        with self.found.whole():
+            masks = _stacked([_target(annotation, photo, self.side) for annotation in entry["anns"]], self.side)
+            prompt = self.tokenizer.prompt("referring", sentences=[sentence["sent"] for sentence in entry["instruction"]])
         return Example(to_input(photo, self.side), prompt, Targets(masks, torch.zeros(len(masks), dtype=torch.long)))
 
     def describe(self, index: int) -> str:
@@ -118,7 +124,8 @@ class Interactive(Questions):
 
     def __init__(self, file: Path, folder: Path, tokenizer: Tokenizer, side: int) -> None:
         found = _Entries.read(file, folder, "anns")
-        kept = [entry for entry in found.entries if any(not annotation["iscrowd"] for annotation in entry["anns"])]
+        with found.whole():
+            kept = [entry for entry in found.entries if any(not annotation.get("iscrowd", 0) for annotation in entry["anns"])]
         self.found, self.tokenizer, self.side = _Entries(file, folder, kept), tokenizer, side
 
     def __len__(self) -> int:
@@ -127,11 +134,12 @@ class Interactive(Questions):
     def example(self, index: int, random: Random) -> Example:
         photo = self.found.photo(index)
         masks, regions = [], []
-        for annotation in self.found.entries[index]["anns"]:
-            drawn = None if annotation["iscrowd"] else _drawn(annotation, random)
-            if drawn is not None:
-                regions.append(fit_mask(drawn, self.side))
-                masks.append(_target(annotation, photo, self.side))
+        with self.found.whole():
+            for annotation in self.found.entries[index]["anns"]:
+                drawn = None if annotation.get("iscrowd", 0) else _drawn(annotation, random)
+                if drawn is not None:
+                    regions.append(fit_mask(drawn, self.side))
+                    masks.append(_target(annotation, photo, self.side))
         if not regions:
             raise DataError(f"{self.describe(index)}: no object has a visual prompt; draw them with `promptseg data prepare interactive`.")
         targets = Targets(_stacked(masks, self.side), torch.zeros(len(masks), dtype=torch.long))
@@ -147,15 +155,17 @@ class Conversations(Questions):
     """LLaVA's instructions or captions; those without a photo are left out."""
 
     def __init__(self, file: Path, folder: Path, tokenizer: Tokenizer, side: int) -> None:
-        entries = read_json(file)
-        kept = [entry for entry in entries if entry.get("image") and (folder / entry["image"]).is_file()]
+        found = _Entries(file, folder, read_json(file))
+        with found.whole():
+            kept = [entry for entry in found.entries if entry.get("image") and (folder / entry["image"]).is_file()]
         self.found, self.tokenizer, self.side = _Entries(file, folder, kept), tokenizer, side
 
     def __len__(self) -> int:
         return len(self.found.entries)
 
     def example(self, index: int, random: Random) -> Example:
-        prompt = self.tokenizer.answered(self.found.entries[index]["conversations"])
+        with self.found.whole():
+            prompt = self.tokenizer.answered(self.found.entries[index]["conversations"])
         return Example(to_input(self.found.photo(index), self.side), prompt)
 
     def describe(self, index: int) -> str:
