@@ -279,6 +279,8 @@ def test_results_come_back_with_their_boxes(tmp_path: Path, ask: Segmenter) -> N
 def test_bad_input(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PromptError, match="'traffic lights' is none of them"):
         ask.instances(photo(), ["traffic lights"])
+    with pytest.raises(PromptError, match="not 5"):
+        ask.instances(photo(), 5)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="threshold"):
         ask.instances(photo(), threshold=2)
     with pytest.raises(UnsupportedTask, match="denseclip-fpn"):
