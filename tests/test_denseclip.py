@@ -167,6 +167,17 @@ def test_small_images_and_far_positions_are_refused() -> None:
         pool(torch.randn(1, 16, 3, 2))
 
 
+@pytest.mark.parametrize("config", [RESNET, VIT], ids=["resnet", "vit"])
+def test_narrow_photos_are_refused_unless_they_are_stretched(config: Any) -> None:
+    ask = Segmenter(build(config), replace(zoo.card(CARD), preprocess=config.preprocess), device="cpu", precision="float32")
+    for narrow in (photo(10, 200), photo(200, 10)):
+        with pytest.raises(ImageError, match="fit='stretch'"):
+            ask.semantic(narrow)
+        assert ask.semantic(narrow, options=Options(fit="stretch")).size == narrow.shape[:2]
+    if config is RESNET:
+        assert ask.model.encode_image(torch.zeros(1, 3, 31, 40)).maps[-1].shape[-2:] == (1, 1)
+
+
 def test_pyramids_of_detectors() -> None:
     levels = [torch.randn(1, 4 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4)]
     retina = FeaturePyramid([8, 16, 32], 6, start=1, outputs=5, extra="convs_on_input")(levels)

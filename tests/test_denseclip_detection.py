@@ -279,6 +279,8 @@ def test_results_come_back_with_their_boxes(tmp_path: Path, ask: Segmenter) -> N
 def test_bad_input(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PromptError, match="'traffic lights' is none of them"):
         ask.instances(photo(), ["traffic lights"])
+    with pytest.raises(PromptError, match="not 5"):
+        ask.instances(photo(), 5)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="threshold"):
         ask.instances(photo(), threshold=2)
     with pytest.raises(UnsupportedTask, match="denseclip-fpn"):
@@ -289,10 +291,18 @@ def test_bad_input(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
         ask.model.encode_prompts([Box(0, 0, 1, 1)])
     with pytest.raises(PromptError, match="in their order"):
         ask.model.decode(ask.model.encode_image(torch.zeros(1, 3, 64, 64)), ask.model.encode_prompts([Text("cat")]))
-    broken = asked("mask_rcnn")
+
+
+MASK_PARTS = ("image.conv1", "head.rpn.rpn_cls", "head.rpn.rpn_reg", "head.box.fc_cls", "head.box.fc_reg", "head.mask.conv_logits")
+BROKEN = [*(("mask_rcnn", part) for part in MASK_PARTS), ("retinanet", "head.retina_cls"), ("retinanet", "head.retina_reg")]
+
+
+@pytest.mark.parametrize(("kind", "part"), BROKEN)
+def test_what_is_no_number_is_told_wherever_it_arises(kind: str, part: str) -> None:
+    broken = asked(kind)
     with torch.no_grad():
-        broken.model.head.box.fc_cls.bias.fill_(float("nan"))
-    with pytest.raises(NumericalError):
+        broken.model.get_submodule(part).weight.fill_(float("nan"))
+    with pytest.raises(NumericalError, match="not numbers"):
         broken.instances(photo(), options=SMALL)
 
 

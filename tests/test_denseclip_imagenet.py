@@ -50,6 +50,7 @@ def test_it_starts_from_transformers_files_and_answers(architecture: str, tmp_pa
     (logits.square().mean() + scores.square().mean()).backward()
     assert model.image.project.weight.grad.abs().sum() > 0
     asked = Segmenter(*zoo.load(zoo.save_folder(model, tmp_path, "denseclip-fpn-r50")), device="cpu", precision="float32")
+    assert asked.card.preprocess == model.config.preprocess != zoo.card("denseclip-fpn-r50").preprocess
     assert list(asked.semantic(photo()).classes) == list(CLASSES)
     with torch.no_grad():
         assert Model(baseline(model.config)).eval()(pixels)[0].shape == logits.shape

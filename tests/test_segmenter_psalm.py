@@ -147,6 +147,9 @@ def test_instances_are_the_best_pairs_of_query_and_class(ask: Segmenter) -> None
     }
     assert list(found.scores) == sorted(found.scores, reverse=True)
     assert len(ask.instances(PHOTO, [])) == 0
+    assert ask.instances(PHOTO, "dog", threshold=0).classes == ask.instances(PHOTO, ["dog"], threshold=0).classes == ("dog",)
+    with pytest.raises(PromptError, match="list of names, not 5"):
+        ask.instances(PHOTO, 5)  # type: ignore[call-overload]
     least = float(np.median(found.scores))
     assert list(ask.instances(PHOTO, ["sky", "dog"], threshold=least).scores) == [score for score in found.scores if score >= least]
 
@@ -199,6 +202,9 @@ def test_objects_are_followed_from_frame_to_frame(ask: Segmenter) -> None:
         assert np.array_equal(a.to_numpy(), b.to_numpy())
         assert np.array_equal(a.to_numpy(), c.to_numpy())
     assert list(ask.track([], first)) == []
+    for no_frames in (5, "film.mp4", b"film"):
+        with pytest.raises(ImageError, match="Frames are a list"):
+            ask.track(no_frames, ["x"])  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="one size"):
         list(ask.track([PHOTO, PHOTO[:20]], first))
     with pytest.raises(ImageError, match="must be equal"):

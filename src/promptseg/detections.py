@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,10 +57,12 @@ def chosen(wanted: Any, classes: Sequence[str], model: str) -> tuple[str, ...]:
     """The classes that a user asks a detector for, in the order asked; None: all that it knows.
 
     Raises:
-        PromptError: one that it does not know.
+        PromptError: one that it does not know, or no names at all.
     """
     if wanted is None:
         return tuple(classes)
+    if not isinstance(wanted, Iterable):
+        raise PromptError(f"Classes are a name or a list of names, such as {list(classes[:2])}, not {wanted!r}.")
     names = tuple([wanted] if isinstance(wanted, str) else wanted)
     for name in names:
         if name not in classes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -155,7 +155,12 @@ class Classes:
         given: object = self.names  # a string is a sequence of strings, and a likely mistake
         if isinstance(given, str):
             raise PromptError(f"Classes takes a list of names, not the single string {given!r}.")
-        names = tuple(name if isinstance(name, str) else tuple(name) for name in self.names)
+        if not isinstance(given, Iterable):
+            raise PromptError(f"Classes are a list of names, not {given!r}.")
+        listed = tuple(given)
+        if wrong := [name for name in listed if not isinstance(name, Iterable)]:
+            raise PromptError(f"A class is a name or a list of synonyms, not {wrong[0]!r}.")
+        names = tuple(name if isinstance(name, str) else tuple(name) for name in listed)
         for name in names:
             for word in (name,) if isinstance(name, str) else name:
                 Text(word)

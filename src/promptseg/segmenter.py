@@ -21,6 +21,7 @@ from .asked import tracked
 from .contracts import MAX_PIXELS, DenseLogits, Options, Size, probability
 from .detections import chosen, instances
 from .embeddings import ImageEmbedding, PromptEmbedding
+from .errors import ImageError
 from .postprocess import semantic_map
 from .prompts import Text
 from .results import Instances, Masks, SemanticMap
@@ -270,6 +271,7 @@ class Segmenter(Answers):
         """
         self._require("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
         least = probability("threshold", self.card.presence_threshold if threshold is None else threshold)
+        classes = [classes] if isinstance(classes, str) else classes
         if hasattr(self.model, "to_instances"):
             named = Contest.between(given_or_own(classes, self.model.things, self.card.name), None).words
             return self._each(image, options, lambda asked: asked.instances(named, least))
@@ -314,11 +316,13 @@ class Segmenter(Answers):
 
         Raises:
             UnsupportedTask: the model has no memory of earlier frames.
-            ImageError: a frame cannot be read or has another size than the first, or the masks have.
+            ImageError: ``frames`` are none, or a frame cannot be read or has another size than the first, or the masks have.
             PromptError: there is no object in the first frame.
             MemoryLimitError: not even one frame fits into memory.
         """
         self._require("track", "For each frame by itself: segmenter(frame, prompts).")
+        if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
+            raise ImageError(f"Frames are a list of photos, or what gives one after another, not {type(frames).__name__}.")
         shown = (self._asked(frame, options) for frame in frames)
         return tracked(
             shown,

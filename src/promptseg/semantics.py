@@ -97,7 +97,7 @@ def given_or_own(classes: ClassNames | None, own: Sequence[str], model: str) -> 
 def _synonyms(names: ClassNames) -> tuple[tuple[str, ...], ...]:
     if isinstance(names, str):
         raise PromptError(f"Classes are a list of names, not the single string {names!r}.")
-    checked = names if isinstance(names, Classes) else Classes(tuple(name if isinstance(name, str) else tuple(name) for name in names))
+    checked = names if isinstance(names, Classes) else Classes(names)  # type: ignore[arg-type]  # which checks what it is given
     words = tuple((name,) if isinstance(name, str) else name for name in checked.names)
     twice = [name for name, count in Counter(first for first, *_ in words).items() if count > 1]
     if twice and not _published([first for first, *_ in words]):

@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ImageError
 from .clip_config import AttentionPoolConfig, ClipResNetConfig
 from .positions import crop_table, resize_table
 from .shared_norm import SharedBatchNorm2d
+
+LEAST = 31  # pixels on a side, of which five halvings leave a cell; the first rounds up
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,16 @@ class ClipResNet(nn.Module):
         self.attnpool = None if config.pool is None else AttentionPool(config.channels[-1], config.pool)
 
     def forward(self, pixels: Tensor) -> ImageMaps:
-        """pixels (B, 3, H, W), normalised."""
+        """pixels (B, 3, H, W), normalised.
+
+        Raises:
+            ImageError: the image is so narrow that the coarsest map has no cell.
+        """
+        if min(pixels.shape[-2:]) < LEAST:
+            raise ImageError(
+                f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads {LEAST} and more on a side. "
+                "Show it larger, or a narrow photo stretched: Options(fit='stretch')."
+            )
         x = pixels
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = F.relu(norm(conv(x)), inplace=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """torch's `BatchNorm2d`, shared; every process has maps of equal shape."""
+    """torch's `BatchNorm2d`, shared; every number of every process counts once, whatever the shapes of their maps."""
 
     def forward(self, input: Tensor) -> Tensor:
         """input (B, C, h, w) -> the same."""
@@ -21,7 +21,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor, momentum: float, eps: float) -> Tensor:
-    """x (n, C, ...) of this process, normalised by the statistics of all; equally many numbers in each.
+    """x (n, C, ...) of this process, normalised by the statistics of all, of which each may have its own number.
 
     Normalises with the biased variance, remembers the unbiased one.
     """
@@ -30,15 +30,15 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Ten
     def per_channel(values: Tensor) -> Tensor:
         return values.view(-1, *(1 for _ in x.shape[2:]))
 
-    values, processes = x.to(torch.promote_types(x.dtype, torch.float32)), torch.distributed.get_world_size()
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
     rest = [dimension for dimension in range(x.ndim) if dimension != 1]
-    mean: Tensor = all_reduce(values.mean(rest)) / processes  # type: ignore[no-untyped-call]
+    count: Tensor = all_reduce(values.new_tensor(x.numel() // x.shape[1]))  # type: ignore[no-untyped-call]
+    mean: Tensor = all_reduce(values.sum(rest)) / count  # type: ignore[no-untyped-call]
     centred = values - per_channel(mean)
-    variance: Tensor = all_reduce(centred.square().mean(rest)) / processes  # type: ignore[no-untyped-call]
-    count = x.numel() // x.shape[1] * processes
+    variance: Tensor = all_reduce(centred.square().sum(rest)) / count  # type: ignore[no-untyped-call]
     with torch.no_grad():
         running_mean.lerp_(mean, momentum)
-        running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
+        running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), momentum)
     return (centred * per_channel((variance + eps).rsqrt() * weight) + per_channel(bias)).to(x.dtype)
 
 

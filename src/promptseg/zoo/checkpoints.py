@@ -84,7 +84,7 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str) -> Pat
 
 
 def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
-    """A network that `save_folder` wrote and its card, whose configuration is the folder's.
+    """A network that `save_folder` wrote and its card, whose configuration and preprocessing are the folder's.
 
     Raises:
         WeightsNotFound: a file is missing.
@@ -107,7 +107,8 @@ def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
     else:
         model = package.Model(config)
         load(model, tensors)
-    return _accompanied(model, folder).eval(), replace(entry, config=config)
+    shown = getattr(config, "preprocess", entry.preprocess)  # a backbone may have been trained on other colours than the card's
+    return _accompanied(model, folder).eval(), replace(entry, config=config, preprocess=shown)
 
 
 def is_folder(path: Path) -> bool:

@@ -58,7 +58,10 @@ class DenseVit(nn.Module):
         """The first block's input (B, 1 + h * w, C) and the grid (h, w)."""
         if min(pixels.shape[-2:]) < 2 * self.config.patch:
             least = 2 * self.config.patch
-            raise ImageError(f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads {least} and more on a side. Show it larger.")
+            raise ImageError(
+                f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads {least} and more on a side. "
+                "Show it larger, or a narrow photo stretched: Options(fit='stretch')."
+            )
         patches = self.patch_embedding(pixels)
         grid = (patches.shape[-2], patches.shape[-1])
         tokens = patches.flatten(2).transpose(1, 2)  # (B, h*w, C)

@@ -15,7 +15,7 @@ EPS, MOMENTUM = 1e-5, 0.1
 class SharedBatchNorm(nn.Module):
     """Batch norm of rows (n, C) whose statistics in training are those of all processes together, on any device.
 
-    Normalises with the biased variance, remembers the unbiased one. Every process has equally many rows.
+    Normalises with the biased variance, remembers the unbiased one.
     """
 
     def __init__(self, width: int) -> None:

@@ -17,7 +17,7 @@ from ....nn.matching import BACKGROUND, Rule, Sampling, match, sample
 from ....nn.roi import pyramid_align, roi_align
 from ..config import MaskHead
 from .anchored import Anchors, Levels, Truth, box_losses, rows
-from .picking import Found, pick
+from .picking import Found, pick, require_numbers
 
 STRIDES = (4, 8, 16, 32, 64)
 STDS = (0.1, 0.1, 0.2, 0.2)  # of the second stage's deltas
@@ -145,17 +145,25 @@ class MaskRcnn(nn.Module):
         return pyramid_align(pyramid[:4], STRIDES[:4], rois, out).to(pyramid[0].dtype)
 
     def detect(self, pyramid: Sequence[Tensor], sizes: Sequence[Size]) -> list[Found]:
-        """What is in each image of ``sizes`` (without padding): at most 100 boxes with masks, best first."""
-        proposals = [boxes for boxes, _ in self.rpn.propose(self.rpn(pyramid), sizes, 1000)]
+        """What is in each image of ``sizes`` (without padding): at most 100 boxes with masks, best first.
+
+        Raises:
+            NumericalError: scores, boxes or masks are NaN.
+        """
+        levels = self.rpn(pyramid)
+        require_numbers(*levels.logits, *levels.deltas)
+        proposals = [boxes for boxes, _ in self.rpn.propose(levels, sizes, 1000)]
         found = self.refine(pyramid, proposals, sizes)
         logits = self.mask(self.read(pyramid, as_rois([one.boxes for one in found]), MASK)).float()
         chosen = logits[torch.arange(len(logits)), torch.cat([one.labels for one in found])]
+        require_numbers(chosen)
         masks = torch.split(chosen, [len(one.boxes) for one in found])
         return [replace(one, masks=mask) for one, mask in zip(found, masks, strict=True)]
 
     def refine(self, pyramid: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Found]:
-        """Each image's proposals (N, 4) -> its boxes with their classes."""
+        """Each image's proposals (N, 4) -> its boxes with their classes; NaN raises as in `detect`."""
         logits, deltas = self.box(self.read(pyramid, as_rois(proposals), BOX))
+        require_numbers(logits, deltas)
         lengths = [len(one) for one in proposals]
         scores = torch.split(logits.float().softmax(-1)[:, :-1], lengths)
         moves = torch.split(torch.unflatten(deltas.float(), 1, (-1, 4)), lengths)

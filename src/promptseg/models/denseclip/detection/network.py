@@ -92,6 +92,7 @@ class Detector(DenseClip):
 
         Raises:
             PromptError: the prompts are not the classes that the head knows, all of them and in its order.
+            NumericalError: the network computed NaN.
         """
         if tuple(getattr(prompt, "text", None) for prompt in prompts.prompts) != self.classes:
             raise PromptError(f"This detector knows its {len(self.classes)} classes and no others; ask it for all of them, in their order.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ....errors import NumericalError
 from ....nn.boxes import nms
 
 LEAST, OVERLAP, MOST = 0.05, 0.5, 100  # score of a candidate, IoU within a class, boxes per image
@@ -32,3 +33,16 @@ def pick(boxes: Tensor, scores: Tensor) -> Found:
     score = scores[row, label]
     best = nms(candidates, torch.where(score.isnan(), 2, score), OVERLAP, label, MOST)
     return Found(candidates[best], score[best], label[best])
+
+
+def require_numbers(*outputs: Tensor) -> None:
+    """Nothing, if a head's raw outputs hold no NaN, which the choice of boxes would hide.
+
+    Raises:
+        NumericalError: they do.
+    """
+    if any(output.isnan().any() for output in outputs):
+        raise NumericalError(
+            "The detector computed scores, boxes or masks that are not numbers. Try precision='float32'; if that does not help, the "
+            "weights are damaged: promptseg verify NAME."
+        )

@@ -15,7 +15,7 @@ from ....nn.fpn import kaiming
 from ....nn.matching import BACKGROUND, Rule
 from ..config import RetinaHead
 from .anchored import Anchors, Levels, Truth, box_losses, focal, rows
-from .picking import Found, pick
+from .picking import Found, pick, require_numbers
 
 STRIDES = (8, 16, 32, 64, 128)
 RULE = Rule(positive=0.5, negative=0.4, least=0.0)
@@ -50,8 +50,14 @@ class RetinaNet(nn.Module):
         return Levels(tuple(logits), tuple(deltas))
 
     def detect(self, pyramid: Sequence[Tensor], sizes: Sequence[Size]) -> list[Found]:
-        """What is in each image of ``sizes`` (without padding): at most 100 boxes, best first."""
-        return self.decode(self(pyramid), sizes)
+        """What is in each image of ``sizes`` (without padding): at most 100 boxes, best first.
+
+        Raises:
+            NumericalError: scores or boxes are NaN.
+        """
+        levels = self(pyramid)
+        require_numbers(*levels.logits, *levels.deltas)
+        return self.decode(levels, sizes)
 
     def decode(self, levels: Levels, sizes: Sequence[Size]) -> list[Found]:
         """Raw outputs -> boxes: the best anchors of every level, then the best pairs of a box and a class."""
