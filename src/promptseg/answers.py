@@ -160,10 +160,8 @@ class Answers:
                 for photo, one, prediction in zip(batch, shown, predictions, strict=True)
             ]
 
-        photos: list[Photo] = list(image) if isinstance(image, list | tuple) else [image]
-        alone = any(isinstance(question, _Pending) for question in questions)
-        results = in_batches(work, photos, 1 if alone else self.batch_size, "photos")
-        return results if isinstance(image, list | tuple) else results[0]
+        one_by_one = any(isinstance(question, _Pending) for question in questions)
+        return _of_each(image, work, 1 if one_by_one else self.batch_size)
 
     def _asked(self, photo: Photo, options: Options | None) -> Asked:
         """A photo, encoded once, for a model that reads the question together with it."""
@@ -183,9 +181,7 @@ class Answers:
             with torch.inference_mode():
                 return [answer(self._asked(photo, options)) for photo in batch]
 
-        photos: list[Photo] = list(image) if isinstance(image, list | tuple) else [image]
-        results = in_batches(work, photos, 1, "photos")
-        return results if isinstance(image, list | tuple) else results[0]
+        return _of_each(image, work, 1)
 
     def _words_and_marks(self, prompts: Prompts) -> tuple[Prompt, ...]:
         """Prompts as they are, checked."""
@@ -205,6 +201,13 @@ class Answers:
 
     def _unsupported(self, task: Task, hint: str) -> UnsupportedTask:
         return UnsupportedTask(self.card.name, task, [card.name for card in zoo.cards() if task in card.tasks], hint)
+
+
+def _of_each(image: Photo | list[Photo], work: Callable[[Sequence[Photo]], list[Result]], size: int) -> Result | list[Result]:
+    """What ``work`` makes of batches of up to ``size`` photos: a list for a list, one result for one photo."""
+    photos: list[Photo] = list(image) if isinstance(image, list | tuple) else [image]
+    results = in_batches(work, photos, size, "photos")
+    return results if isinstance(image, list | tuple) else results[0]
 
 
 @dataclass(frozen=True, slots=True)

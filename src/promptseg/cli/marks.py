@@ -61,7 +61,7 @@ def click(
 
     def ask(path: Path) -> tuple[Masks, list[Row]]:
         found = segmenter(path, prompts)
-        return found, [Row(one.label, one.present and one.area > 0, one.score, one.area / (one.size[0] * one.size[1])) for one in found]
+        return found, [Row.of(mask) for mask in found]
 
     run([Path(photo)], OutputFolder(output, request), ask, wanted, overwrite)
 

@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError
+
+if TYPE_CHECKING:
+    from ..masks import Mask
 
 RECORD = "done.json"
 
@@ -26,6 +29,12 @@ class Row:
     found: bool
     score: float
     area: float
+
+    @classmethod
+    def of(cls, mask: Mask) -> Row:
+        """What a prompt's mask says; found is what is judged present and has a pixel."""
+        area = mask.area
+        return cls(mask.label, mask.present and area > 0, mask.score, area / (mask.size[0] * mask.size[1]))
 
 
 class OutputFolder:

@@ -53,8 +53,6 @@ def refer(
         shown = segmenter.embed_image(photo)
         masks = [segmenter.refer(shown, expression)[0] for expression in given.prompts]
         found = Masks(masks, shown.size, photo=photo, model=segmenter.card.name)
-        return found, [
-            Row(mask.label, mask.present and mask.area > 0, mask.score, mask.area / (mask.size[0] * mask.size[1])) for mask in found
-        ]
+        return found, [Row.of(mask) for mask in found]
 
     run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)

@@ -12,7 +12,6 @@ from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Over
 from .outputs import OutputFolder, Row, model_stamp, stamp
 
 if TYPE_CHECKING:
-    from ..masks import Mask
     from ..prompts import Exemplar
     from ..results import Masks
 
@@ -80,7 +79,7 @@ def segment(
 
     def ask(photo: Path) -> tuple[Masks, list[Row]]:
         masks = segmenter(photo, prompts, negative=unwanted, threshold=threshold, upsample=upsample, options=options)
-        return masks, [_row(mask) for mask in masks]
+        return masks, [Row.of(mask) for mask in masks]
 
     run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)
 
@@ -97,7 +96,3 @@ def _example(image: str, region: str) -> Exemplar:
     except ValueError:
         raise PromptError(f"{region!r} is neither a mask file nor a box X0,Y0,X1,Y1 in pixels.") from None
     return Exemplar(image, box=(x0, y0, x1, y1))
-
-
-def _row(mask: Mask) -> Row:
-    return Row(mask.label, mask.present and mask.area > 0, mask.score, mask.area / (mask.size[0] * mask.size[1]))
