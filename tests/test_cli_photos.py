@@ -59,6 +59,8 @@ def test_an_explicit_prompt_may_look_like_a_file(folder: Path) -> None:
         (["b.jpg"], PromptError, "No prompt"),
         (["empty", "x"], ImageError, "empty holds no photo"),
         (["*.gif", "x"], ImageError, "holds no photo"),
+        (["b.jpg", "nosuchdir/", "x"], ImageError, "no folder nosuchdir/"),
+        (["b.jpg", "nosuchdir\\", "x"], ImageError, "no folder"),
     ],
 )
 def test_what_is_missing_is_said(folder: Path, arguments: list[str], error: type[Exception], says: str) -> None:
@@ -111,6 +113,11 @@ def test_photos_of_one_name_do_not_meet(folder: Path) -> None:
     assert [together.place(photo) for photo in reversed(others)] == places[::-1]
     for photo, place in zip(others, places, strict=True):
         assert (place / "overlay.png").read_text() == str(photo)
+
+
+def test_coco_ids_are_numbers_where_photos_are_numbered(folder: Path) -> None:
+    output = OutputFolder(folder / "out", {})
+    assert [output.image_id(Path(name)) for name in ("000000000139.jpg", "b.jpg", "²3.jpg")] == [139, "b", "²3"]
 
 
 def test_a_failure_leaves_no_trace(folder: Path) -> None:

@@ -68,7 +68,8 @@ def test_every_format_is_written(cli: ToyCli) -> None:
     for name in ("one", "two", "Ünï cödé"):
         names = {path.name for path in (Path("found") / name).iterdir()}
         assert {"overlay.png", "masks", "coco.json", "masks.geojson", "yolo.txt", "masks.npz", "done.json"} <= names
-    assert json.loads(Path("found/one/coco.json").read_text())[0]["segmentation"]["size"] == [40, 60]
+    (entry,) = json.loads(Path("found/one/coco.json").read_text())
+    assert (entry["image_id"], entry["segmentation"]["size"]) == ("one", [40, 60])
     assert Path("found/one/yolo.txt").read_text()
     assert Path("found/Ünï cödé/yolo.txt").read_text() == ""
 
@@ -192,6 +193,10 @@ def test_many_photos_are_summed_up_by_prompt(cli: ToyCli) -> None:
         (("segment", "nowhere.png", "red", "--threshold", "nan"), 2, "threshold"),
         (("segment", "photos/one.png", "red", "--tile", "3"), 1, "at least 16"),
         (("segment", "photos/one.png", "red", "--upsample", "cubic"), 2, "cubic"),
+        (("segment", "photos/one.png", "red", "-m", "catseg-base"), 1, "'catseg-base' cannot do 'masks'. Models that can: pocket"),
+        (("segment", "photos/one.png", "--exemplar", "photos/one.png", "0,0,9,9", "-m", "psalm"), 1, "no prompts of the kind 'exemplar'"),
+        (("refer", "photos/one.png", "the left cup", "-m", "pocket"), 1, "'pocket' cannot do 'refer'. Models that can: psalm"),
+        (("track", "photos", "--objects", "nowhere.png"), 1, "nowhere.png cannot be read as a picture: No such file or directory."),
         (("semantic", "photos/one.png", "red", "--background", "7"), 1, "0 to 1"),
         (("semantic", "nowhere.png", "red", "--background", "nan"), 1, "0 to 1"),
         (("segmnt",), 2, "segmnt"),
@@ -280,3 +285,9 @@ def test_semantic_maps(cli: ToyCli) -> None:
     assert [int(labels[20, x]) for x in (5, 30, 55)] == [1, 2, 3]
     code, out, _ = cli("semantic", "photos", "red", "green", "blue", "white", "--background", "0.5")
     assert "3 from an earlier run" in out
+
+
+def test_names_of_the_background_are_not_looked_for_and_synonyms_are_one_class(cli: ToyCli) -> None:
+    code, out, err = cli("semantic", "photos/one.png", "red, scarlet", "green", "--background", "blue,white")
+    assert (code, err) == (0, "")
+    assert [line.replace("│", " ").split()[1] for line in out.splitlines() if "one.png" in line] == ["red", "green"]

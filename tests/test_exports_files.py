@@ -98,6 +98,16 @@ def test_a_saved_folder(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "overlay.png")), np.asarray(result.overlay()))
 
 
+def test_saving_again_leaves_no_mask_of_before_and_all_that_is_yours(tmp_path: Path) -> None:
+    three().save(tmp_path)
+    (tmp_path / "masks" / "mine.png").write_bytes(b"keep")
+    three()[:1].save(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["000-a-dog.png", "mine.png"]
+    (tmp_path / "masks.json").write_text("[]")
+    three().save(tmp_path)
+    assert len(list((tmp_path / "masks").iterdir())) == 4
+
+
 def test_the_default_folder_and_single_files(tmp_path: Path) -> None:
     result = three()
     result.save(tmp_path / "out")

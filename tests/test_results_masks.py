@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from masks_of import masks, of_array, photo, smooth_logits, three
 from promptseg import Exemplar, Instances, Mask, Masks, Text
-from promptseg.errors import ConfigError, ImageError
+from promptseg.errors import ConfigError, ImageError, PromptError
 
 BoolArray = NDArray[np.bool_]
 
@@ -92,6 +92,9 @@ def test_the_sequence() -> None:
     assert result.boxes.shape == (3, 4)
     assert result.areas.tolist() == result.to_numpy().sum(axis=(1, 2)).tolist()
     assert "a dog" in repr(result)
+    assert result["grass/öl: <b>&"] is result[1]
+    with pytest.raises(PromptError, match=r"no mask 'a dig'\. Did you mean 'a dog'\?"):
+        result["a dig"]
     with pytest.raises(IndexError):
         result[3]
 

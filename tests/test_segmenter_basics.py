@@ -166,7 +166,7 @@ def test_mask_box_and_whole_photo_exemplars(tmp_path: Path) -> None:
     mask[:, :20] = True
     Image.fromarray(mask).save(tmp_path / "mask.png")
     by_mask, by_file, by_box = segmenter()(
-        image, [Exemplar(image, mask=mask), Exemplar(image, mask=str(tmp_path / "mask.png")), Exemplar(image, box=(0, 0, 20, 99))]
+        image, [Exemplar(image, mask=mask), Exemplar(image, mask=str(tmp_path / "mask.png")), Exemplar(image, box=(-0.4, 0, 20, 40.6))]
     )
     assert by_mask.area > 0
     np.testing.assert_array_equal(by_mask.mask, by_file.mask)
@@ -178,7 +178,7 @@ def test_mask_box_and_whole_photo_exemplars(tmp_path: Path) -> None:
     ("exemplar", "error", "says"),
     [
         (Exemplar(photo(), mask=np.zeros((40, 60))), PromptError, "empty"),
-        (Exemplar(photo(), box=(100, 100, 120, 120)), PromptError, "empty"),
+        (Exemplar(photo(), box=(100, 100, 120, 120)), PromptError, "beyond its photo of 60x40"),
         (Exemplar(photo(), mask=np.ones((4, 6))), ImageError, "6x4"),
         (Exemplar("nowhere.png"), ImageError, "nowhere.png"),
     ],

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import torch
 
-from . import zoo
+from .abilities import kind_of, require_kinds
 from .asked import Asked, alone
 from .batching import in_batches
-from .contracts import MAX_PIXELS, Card, Options, PromptFeatures, PromptKind, Size, Task
+from .contracts import MAX_PIXELS, Card, Options, PromptFeatures, Size
 from .devices import cache_folder, choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
-from .errors import ConfigError, UnsupportedPrompt, UnsupportedTask
+from .errors import ConfigError
 from .exemplars import decode_exemplars, needs_photo
 from .inference import Runner
 from .prompt_store import PromptStore
-from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text, as_prompts
+from .prompts import Prompt, as_prompts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,23 +32,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Prompts: TypeAlias = str | Prompt | Sequence[str | Prompt] | PromptEmbedding
-
-KINDS: dict[type, PromptKind] = {
-    Text: "text",
-    Exemplar: "exemplar",
-    Blend: "blend",
-    Points: "points",
-    Box: "box",
-    Scribble: "scribble",
-    MaskPrompt: "mask",
-    Classes: "classes",
-}
-
-INSTEAD: dict[PromptKind, str] = {
-    "box": "For more of what is in a box: Exemplar(box=(x0, y0, x1, y1)).",
-    "mask": "For more of what is in a mask: Exemplar(mask=mask).",
-    "classes": "For the most probable class of every pixel: segmenter.semantic(image, classes).",
-}
 
 __all__ = ["Answers", "Prompts"]
 
@@ -189,18 +172,8 @@ class Answers:
 
     def _checked(self, prompts: Any) -> tuple[Prompt, ...]:
         items = as_prompts(prompts)
-        for kind in dict.fromkeys(KINDS[type(item)] for item in items):
-            if kind not in self.card.prompts:
-                models = [card.name for card in zoo.cards() if kind in card.prompts]
-                raise UnsupportedPrompt(self.card.name, kind, models, INSTEAD.get(kind, ""))
+        require_kinds(self.card, map(kind_of, items))
         return items
-
-    def _require(self, task: Task, hint: str = "") -> None:
-        if task not in self.card.tasks:
-            raise self._unsupported(task, hint)
-
-    def _unsupported(self, task: Task, hint: str) -> UnsupportedTask:
-        return UnsupportedTask(self.card.name, task, [card.name for card in zoo.cards() if task in card.tasks], hint)
 
 
 def _of_each(image: Photo | list[Photo], work: Callable[[Sequence[Photo]], list[Result]], size: int) -> Result | list[Result]:

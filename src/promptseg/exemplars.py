@@ -59,6 +59,11 @@ def _region(exemplar: Exemplar, height: int, width: int) -> np.ndarray:
     if exemplar.mask is not None:
         return images.load_mask(exemplar.mask, (height, width), max_pixels=max(MAX_PIXELS, height * width))
     mask = np.zeros((height, width), bool)
-    x0, y0, x1, y1 = (max(edge, 0) for edge in exemplar.box or (0, 0, width, height))
+    x0, y0, x1, y1 = exemplar.box or (0, 0, width, height)
+    if min(x0, y0) < -1 or x1 > width + 1 or y1 > height + 1:  # what rounding makes of a box to the edge may pass
+        raise PromptError(
+            f"The exemplar's box {exemplar.box} reaches beyond its photo of {width}x{height} pixels; give x0, y0, x1, y1 in its pixels."
+        )
+    x0, y0 = max(x0, 0), max(y0, 0)
     mask[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)] = True
     return mask

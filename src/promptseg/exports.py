@@ -115,7 +115,7 @@ class Exports(ABC):
             result[index] = mask.mask
         return result
 
-    def to_coco(self, *, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, *, image_id: int | str = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """COCO results, one per mask: image_id, category_id, segmentation (compressed RLE), score; ``COCO.loadRes`` reads them.
 
         ``category_ids``: one id per class (of `Masks`: per prompt); by default they count from 1.
@@ -202,7 +202,7 @@ class Exports(ABC):
         *,
         transform: Sequence[float] | None = None,
         crs: str | None = None,
-        image_id: int = 1,
+        image_id: int | str = 1,
     ) -> list[Path]:
         """Write a folder, or one file whose suffix says what: .png or .jpg the overlay, .json COCO, .geojson, .txt YOLO, .npz.
 

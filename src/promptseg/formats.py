@@ -26,7 +26,7 @@ Affine: TypeAlias = Sequence[float]
 # --- COCO -------------------------------------------------------------------------------------------------------------------------------
 
 
-def coco_result(mask: Mask, image_id: int, category_id: int) -> dict[str, Any]:
+def coco_result(mask: Mask, image_id: int | str, category_id: int) -> dict[str, Any]:
     """One entry of a COCO results file; without "bbox", which would make ``COCO.loadRes`` take the list for boxes."""
     counts = mask.runs.to_string()
     return {

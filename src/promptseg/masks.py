@@ -101,7 +101,7 @@ class Mask:
 
     @property
     def present(self) -> bool:
-        """Whether the score reaches the model's presence threshold."""
+        """Whether the score reaches the model's presence threshold; the mask may be empty all the same, where no pixel is sure enough."""
         return self.score >= self.presence_threshold
 
     @property

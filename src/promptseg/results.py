@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .contracts import Size
-from .errors import ConfigError, ImageError
+from .errors import ConfigError, ImageError, PromptError, nearest
 from .exports import Exports
 from .maps import PanopticMap, Segment, SemanticMap
 from .masks import Mask
@@ -34,7 +34,7 @@ FloatArray = NDArray[np.float32]
 class Masks(Sequence[Mask], Exports):
     """One mask per prompt, in prompt order.
 
-    Indexing with a number gives a `Mask`, with a slice, a list of numbers or N truth values `Masks`.
+    Indexing with a number or a name (the first mask so labelled) gives a `Mask`, with a slice, a list of numbers or N truth values `Masks`.
     """
 
     INDEX: ClassVar[str] = "masks.json"
@@ -116,12 +116,19 @@ class Masks(Sequence[Mask], Exports):
         return len(self._items)
 
     @overload
-    def __getitem__(self, index: int) -> Mask: ...
+    def __getitem__(self, index: int | str) -> Mask: ...
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | NDArray[Any]) -> Masks: ...
     def __getitem__(self, index: Any) -> Mask | Masks:
         if isinstance(index, (int, np.integer)):
             return self._items[index]
+        if isinstance(index, str):
+            labels = self.labels
+            if index not in labels:
+                raise PromptError(
+                    f"There is no mask {index!r}.{nearest(index, labels)} There are: {', '.join(map(repr, labels[:20])) or 'none'}."
+                )
+            return self._items[labels.index(index)]
         chosen = np.arange(len(self))[index if isinstance(index, slice) else _selection(index)]
         return self._subset(chosen.tolist())
 

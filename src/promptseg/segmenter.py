@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import torch
 
 from . import zoo
+from .abilities import require_task
 from .answers import Answers, Prompts
 from .asked import tracked
 from .contracts import MAX_PIXELS, DenseLogits, Options, Size, probability
@@ -123,7 +124,7 @@ class Segmenter(Answers):
             MemoryLimitError: not even one photo fits into memory.
             NumericalError: the model computed something that is not a number.
         """
-        self._require("masks")
+        require_task(self.card, "masks")
         threshold = probability("threshold", self.card.threshold if threshold is None else threshold)
         if hasattr(self.model, "to_prompted"):
             wanted, rivals = self._words_and_marks(prompts), self._words_and_marks(() if negative is None else negative)
@@ -177,7 +178,7 @@ class Segmenter(Answers):
             PromptError: no classes are given and the model has no list of its own, or a name is empty or comes twice.
             ConfigError: the background threshold is no probability.
         """
-        self._require("semantic")
+        require_task(self.card, "semantic")
         named = given_or_own(classes, getattr(self.model, "classes", ()), self.card.name)
         contest = Contest.between(named, self.card.background if background is None else background)
         if hasattr(self.model, "to_class_maps"):
@@ -209,7 +210,7 @@ class Segmenter(Answers):
             UnsupportedTask: the model was not made for referring expressions; `__call__` takes any phrase.
             PromptError: the expression is empty.
         """
-        self._require("refer", "For one mask per phrase: segmenter(image, prompts).")
+        require_task(self.card, "refer")
         if hasattr(self.model, "to_referred"):
             phrase = Text(expression).text
             return self._each(image, options, lambda asked: asked.referred(phrase, options))
@@ -231,7 +232,7 @@ class Segmenter(Answers):
             UnsupportedTask: the model does not tell objects apart.
             PromptError: a name is empty, or there are too many for one question.
         """
-        self._require("panoptic", "For one mask per phrase: segmenter(image, prompts).")
+        require_task(self.card, "panoptic")
         neither = things is None and stuff is None
         countable = given_or_own(things if neither else things or (), self.model.things, self.card.name)
         regions = given_or_own(stuff if neither else stuff or (), self.model.stuff, self.card.name)
@@ -269,7 +270,7 @@ class Segmenter(Answers):
             PromptError: a name is empty, or one that a detector does not know, or there are too many for one question.
             ConfigError: the threshold is no probability, or the options are impossible.
         """
-        self._require("instances", "For the connected parts of a mask: segmenter(image, prompt)[0].split().")
+        require_task(self.card, "instances")
         least = probability("threshold", self.card.presence_threshold if threshold is None else threshold)
         classes = [classes] if isinstance(classes, str) else classes
         if hasattr(self.model, "to_instances"):
@@ -294,7 +295,7 @@ class Segmenter(Answers):
             UnsupportedTask: the model does not form any.
             ImageError: the photo cannot be read.
         """
-        self._require("groups", "For named regions: segmenter.semantic(image, classes).")
+        require_task(self.card, "groups")
         shown = self._runner.show(image, None)
         views = self.model.group_views(shown.size)
         if shown.views != views:
@@ -320,7 +321,7 @@ class Segmenter(Answers):
             PromptError: there is no object in the first frame.
             MemoryLimitError: not even one frame fits into memory.
         """
-        self._require("track", "For each frame by itself: segmenter(frame, prompts).")
+        require_task(self.card, "track")
         if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
             raise ImageError(f"Frames are a list of photos, or what gives one after another, not {type(frames).__name__}.")
         shown = (self._asked(frame, options) for frame in frames)

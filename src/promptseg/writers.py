@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ class Job:
     result: Exports
     transform: Sequence[float] | None = None
     crs: str | None = None
-    image_id: int = 1
+    image_id: int | str = 1
     files: ExitStack = field(default_factory=ExitStack)
 
     def open(self, path: Path) -> IO[str]:
@@ -115,17 +116,20 @@ class OverlayWriter:
 
 
 class PngWriter:
-    """One PNG per mask."""
+    """One PNG per mask. Those of an earlier result in the same folder are gone at the end: its index names them."""
 
     def __init__(self, job: Job, path: Path) -> None:
-        self._folder = path
+        self._folder, self._stale = path, _earlier(path.parent / job.result.INDEX)
         path.mkdir(parents=True, exist_ok=True)
 
     def add(self, index: int, mask: Mask) -> None:
-        mask.save(self._folder / png_name(index, mask))
+        name = png_name(index, mask.label)
+        mask.save(self._folder / name)
+        self._stale.discard(name)
 
     def close(self) -> None:
-        """Every file is closed already."""
+        for name in self._stale:
+            (self._folder / name).unlink(missing_ok=True)
 
 
 class CocoWriter:
@@ -221,7 +225,16 @@ WRITERS: dict[str, Callable[[Job, Path], Writer]] = {
 }
 
 
-def png_name(index: int, mask: Mask) -> str:
+def png_name(index: int, label: str) -> str:
     """``000-a-dog.png``: the place of the mask, then as much of its name as any file system takes."""
-    slug = re.sub(r"[^\w]+", "-", mask.label).strip("-_")[:40]
+    slug = re.sub(r"[^\w]+", "-", label).strip("-_")[:40]
     return f"{index:03d}{'-' if slug else ''}{slug}.png"
+
+
+def _earlier(index: Path) -> set[str]:
+    """The files that the result of an index, if there is one, has among the masks."""
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8", errors="surrogateescape")).get("masks", ())
+        return {png_name(place, str(entry["label"])) for place, entry in enumerate(entries)}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return set()

@@ -35,7 +35,7 @@ def run(
 
     def answer(photo: Path) -> list[Row]:
         found, rows = ask(photo)
-        output.write(photo, rows, lambda draft: found.save(draft, formats))
+        output.write(photo, rows, lambda draft: found.save(draft, formats, image_id=output.image_id(photo)))
         return rows
 
     summary: Summary = []

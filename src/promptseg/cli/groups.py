@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ..contracts import MAX_PIXELS
-from .options import Device, MaxPixels, Precision, listed
+from .options import Device, MaxPixels, Precision, listed, ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,11 +68,10 @@ def groups(
     if photos.prompts:
         raise typer.BadParameter(f"{photos.prompts[0]!r} is no photo, folder or glob; groups are found before anything is named.")
 
-    from ..segmenter import load
     from ..visualisation import MODES
 
     modes = listed(vis, MODES, "mode") if vis is not None else []
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    segmenter = ready(model, "groups", device=device, precision=precision, max_pixels=max_pixels)
     failures: list[str] = []
 
     def failed(photo: Path, error: ImageError) -> None:

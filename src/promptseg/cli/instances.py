@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Output, Overwrite, Precision, Threshold, listed
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Output, Overwrite, Precision, Threshold, listed, ready
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -50,10 +50,9 @@ def instances(
     request: dict[str, Any] = {"command": "instances", "classes": given.prompts, "threshold": threshold, "model": model_stamp(model)}
     request |= {"formats": wanted}
 
-    from ..segmenter import load
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    segmenter = ready(model, "instances", device=device, precision=precision, max_pixels=max_pixels)
 
     def ask(photo: Path) -> tuple[Instances, list[Row]]:
         found = segmenter.instances(photo, given.prompts or None, threshold=threshold)

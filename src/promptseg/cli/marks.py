@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PromptError
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, listed
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, listed, ready
 from .outputs import OutputFolder, Row, model_stamp, stamp
 
 if TYPE_CHECKING:
@@ -54,10 +54,9 @@ def click(
     request: dict[str, Any] = {"command": "click", "marks": [points, boxes, scribbles, masks], "files": [*map(stamp, masks or ())]}
     request |= {"model": model_stamp(model), "formats": wanted}
 
-    from ..segmenter import load
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    segmenter = ready(model, "masks", prompts, device=device, precision=precision, max_pixels=max_pixels)
 
     def ask(path: Path) -> tuple[Masks, list[Row]]:
         found = segmenter(path, prompts)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..contracts import MAX_PIXELS, Options
+from ..contracts import MAX_PIXELS, Options, Task
 from ..devices import PRECISIONS
 from ..errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from ..prompts import Prompt
     from ..segmenter import Segmenter
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "Tile",
     "listed",
     "of_family",
+    "ready",
+    "synonyms",
 ]
 
 
@@ -68,6 +72,29 @@ def listed(text: str, allowed: tuple[str, ...], what: str) -> list[str]:
     if not names:
         raise ConfigError(f"No {what} was given; allowed: {', '.join(allowed)}.")
     return names
+
+
+def synonyms(names: Sequence[str]) -> list[str | list[str]]:
+    """``["road", "car, automobile"]`` -> ``["road", ["car", "automobile"]]``: names joined by commas are one class."""
+    split = [[word.strip() for word in name.split(",") if word.strip()] for name in names]
+    return [words if len(words) > 1 else name for name, words in zip(names, split, strict=True)]
+
+
+def ready(model: str, task: Task, prompts: Sequence[Prompt] = (), *, device: str, precision: str, max_pixels: int) -> Segmenter:
+    """The segmenter of a command. What a model cannot be asked at all is said before its weights are looked for, let alone downloaded.
+
+    Raises:
+        UnsupportedTask, UnsupportedPrompt, and what `segmenter.load` raises.
+    """
+    from .. import zoo
+    from ..abilities import kind_of, require_kinds, require_task
+    from ..segmenter import load
+
+    for card in zoo.cards():
+        if card.name == model:
+            require_task(card, task)
+            require_kinds(card, map(kind_of, prompts))
+    return load(model, device=device, precision=precision, max_pixels=max_pixels)
 
 
 def of_family(segmenter: Segmenter, tile: int | None, **own: Any) -> Options:

@@ -56,6 +56,11 @@ class OutputFolder:
             folder = self.root / f"{photo.stem}-{blake2b(full.encode('utf-8', 'surrogateescape'), digest_size=4).hexdigest()}"
         return folder
 
+    def image_id(self, photo: Path) -> int | str:
+        """The photo in COCO's files: its number, if that is its name, as in COCO's own photos, else the name of its folder."""
+        name = self.place(photo).name
+        return int(name) if name.isascii() and name.isdigit() else name
+
     def done(self, photo: Path) -> list[Row] | None:
         """The summary of an earlier run that asked the same of the same photo and whose files are all there, else None."""
         folder = self.place(photo)

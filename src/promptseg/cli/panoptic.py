@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, listed
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, listed, ready, synonyms
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ Exit code 3: some photos could not be read or written; the others are done."""
 
 def panoptic(
     arguments: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos, folders and globs.")],
-    things: Annotated[list[str] | None, typer.Option("--thing", help="A class whose objects are told apart. Repeatable.")] = None,
+    things: Annotated[
+        list[str] | None, typer.Option("--thing", help="A class whose objects are told apart; 'car, automobile' is one. Repeatable.")
+    ] = None,
     stuff: Annotated[list[str] | None, typer.Option("--stuff", help="A class that is one region. Repeatable.")] = None,
     model: Model = "psalm",
     output: Output = Path("panoptic"),
@@ -44,13 +46,12 @@ def panoptic(
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "panoptic", "things": things, "stuff": stuff, "model": model_stamp(model), "formats": wanted}
 
-    from ..segmenter import load
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    segmenter = ready(model, "panoptic", device=device, precision=precision, max_pixels=max_pixels)
 
     def ask(photo: Path) -> tuple[PanopticMap, list[Row]]:
-        found = segmenter.panoptic(photo, things, stuff)
+        found = segmenter.panoptic(photo, things and synonyms(things), stuff and synonyms(stuff))
         return found, _rows(found)
 
     run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)

@@ -24,10 +24,10 @@ class Sorted:
 
 def sort_arguments(arguments: Sequence[str], prompts: Iterable[str] = (), *, need_prompt: bool = True) -> Sorted:
     """Files, folders (with all that lies below them) and globs are photos, anything else is a prompt; ``prompts`` are prompts whatever
-    they look like. A name that ends like a photo but does not exist counts as a photo, so that a typing mistake is told as one.
+    they look like. A name that ends like a photo or a folder but does not exist counts as one, so that a typing mistake is told as one.
 
     Raises:
-        ImageError: no photo is left, or a folder or glob holds none.
+        ImageError: no photo is left, a folder is not there, or a folder or glob holds none.
         PromptError: no prompt is left although one is needed.
     """
     photos: dict[Path, None] = {}
@@ -50,6 +50,8 @@ def _photos(argument: str) -> list[Path] | None:
     if not argument.strip():
         raise PromptError("An argument is empty. Say what to look for, such as 'a dog', or write . for this folder.")
     path = _path(argument)
+    if argument.endswith(("/", "\\")) and not path.is_dir():
+        raise ImageError(f"There is no folder {argument}. Check the path; a prompt does not end in a slash.")
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if _is_photo(file) and file.is_file())
     elif path.exists() or (_is_photo(path) and not glob.has_magic(argument)):

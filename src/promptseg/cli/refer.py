@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, listed
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, listed, ready
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -44,10 +44,9 @@ def refer(
     request: dict[str, Any] = {"command": "refer", "expressions": given.prompts, "model": model_stamp(model), "formats": wanted}
 
     from ..results import Masks
-    from ..segmenter import load
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    segmenter = ready(model, "refer", device=device, precision=precision, max_pixels=max_pixels)
 
     def ask(photo: Path) -> tuple[Masks, list[Row]]:
         shown = segmenter.embed_image(photo)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import PromptError
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Threshold, Tile, listed
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Threshold, Tile, listed, ready
 from .outputs import OutputFolder, Row, model_stamp, stamp
 
 if TYPE_CHECKING:
@@ -69,11 +69,12 @@ def segment(
     }
 
     from ..contracts import Options
-    from ..segmenter import load
+    from ..prompts import as_prompts
     from .batch import run
 
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
-    prompts = segmenter.embed_prompts([*given.prompts, *([_example(*exemplar)] if exemplar else [])])
+    asked = as_prompts([*given.prompts, *([_example(*exemplar)] if exemplar else [])])
+    segmenter = ready(model, "masks", asked, device=device, precision=precision, max_pixels=max_pixels)
+    prompts = segmenter.embed_prompts(asked)
     unwanted = segmenter.embed_prompts(negative or [])
     options = Options(tile=tile)
 

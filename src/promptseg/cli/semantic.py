@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..contracts import probability
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed, of_family
+from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed, of_family, ready, synonyms
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ Exit code 3: some photos could not be read or written; the others are done."""
 
 def semantic(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="PHOTO... CLASS...", help="Photos, folders and globs; whatever is none of these is a class.")
+        list[str],
+        typer.Argument(
+            metavar="PHOTO... CLASS...",
+            help="Photos, folders and globs; whatever is none of these is a class. Synonyms of one class: 'car, automobile'.",
+        ),
     ],
     classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, even if a file has that name. Repeatable.")] = None,
     background: Annotated[
@@ -63,16 +68,15 @@ def semantic(
     request: dict[str, Any] = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
     request |= {"formats": wanted, "tile": tile, "mode": mode, "max_classes": max_classes}
 
-    from ..segmenter import load
     from .batch import run
 
     nothing = _background(background)
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    segmenter = ready(model, "semantic", device=device, precision=precision, max_pixels=max_pixels)
     options = of_family(segmenter, tile, mode=mode, max_classes=max_classes)
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
-        found = segmenter.semantic(photo, given.prompts or None, background=nothing, options=options)
-        return found, _rows(found)
+        found = segmenter.semantic(photo, synonyms(given.prompts) or None, background=nothing, options=options)
+        return found, _rows(found, nothing if isinstance(nothing, list) else ())
 
     run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)
 
@@ -92,7 +96,8 @@ def _background(text: str | None) -> float | list[str] | None:
     return probability("background, where it is no name,", number)
 
 
-def _rows(found: SemanticMap) -> list[Row]:
+def _rows(found: SemanticMap, background: Sequence[str]) -> list[Row]:
+    """One per class that was asked for; the names of the background own no pixel and say nothing."""
     pixels = found.size[0] * found.size[1]
     numbers = zip(found.classes, found.scores, found.areas, strict=True)
-    return [Row(name, bool(area), float(score), float(area / pixels)) for name, score, area in numbers]
+    return [Row(name, bool(area), float(score), float(area / pixels)) for name, score, area in numbers if name not in background]

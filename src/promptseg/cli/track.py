@@ -11,7 +11,7 @@ import typer
 from ..contracts import MAX_PIXELS
 from ..errors import ExportError, ImageError
 from .marks import Box, MaskFile, Point, Scribble, marks
-from .options import Device, Formats, MaxPixels, Model, Output, Precision, listed
+from .options import Device, Formats, MaxPixels, Model, Output, Precision, listed, ready
 
 if TYPE_CHECKING:
     from ..results import Masks
@@ -55,18 +55,14 @@ def track(
     if objects is not None and (points or boxes or scribbles or masks):
         raise typer.BadParameter("Say the first frame's objects in one way: --objects, or marks on them.")
     wanted = listed(formats, tuple(FORMATS), "format")
-    start: Any
-    values: Sequence[int]
-    if objects is None:
-        start = marks(points, boxes, scribbles, masks)
-        values = range(1, len(start) + 1)
-    else:
+    prompts = marks(points, boxes, scribbles, masks) if objects is None else []
+    start: Any = prompts
+    values: Sequence[int] = range(1, len(prompts) + 1)
+    if objects is not None:
         start, values = _objects(objects)
     _check_places(given.photos, output, overwrite)
 
-    from ..segmenter import load
-
-    segmenter = load(model, device=device, precision=precision, max_pixels=max_pixels)
+    segmenter = ready(model, "track", prompts, device=device, precision=precision, max_pixels=max_pixels)
     labels = output / "labels"
     labels.mkdir(parents=True, exist_ok=True)
     for frame, found in zip(given.photos, segmenter.track(given.photos, start), strict=True):
@@ -108,7 +104,7 @@ def _objects(path: Path) -> tuple[Masks, list[int]]:
         with Image.open(path) as picture:
             values = np.asarray(picture if picture.mode in ("P", "L", "1", "I;16", "I") else picture.convert("L")).astype(np.int64)
     except OSError as error:
-        raise ImageError(f"{path} cannot be read as a picture: {error}.") from None
+        raise ImageError(f"{path} cannot be read as a picture{f': {error.strerror}' if error.strerror else ''}.") from None
     found = [value for value in np.unique(values).tolist() if value]
     if not found:
         raise ImageError(f"{path} marks no object: every pixel is 0. Give each object of the first frame a value of its own.")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..abilities import require_kinds, require_task
 from ..contracts import PromptKind, Task
-from ..errors import DataError, UnsupportedPrompt, UnsupportedTask
+from ..errors import DataError
 from .table import Row
 
 if TYPE_CHECKING:
@@ -120,14 +121,8 @@ class Protocol(ABC):
         Raises:
             UnsupportedTask, UnsupportedPrompt: then; they name models that can.
         """
-        from .. import zoo
-
-        if self.TASK not in segmenter.card.tasks:
-            raise UnsupportedTask(segmenter.card.name, self.TASK, [card.name for card in zoo.cards() if self.TASK in card.tasks])
-        for kind in self.PROMPTS:
-            if kind not in segmenter.card.prompts:
-                models = [card.name for card in zoo.cards() if kind in card.prompts]
-                raise UnsupportedPrompt(segmenter.card.name, kind, models, f"The protocol {self.NAME!r} asks by them.")
+        require_task(segmenter.card, self.TASK)
+        require_kinds(segmenter.card, self.PROMPTS, f"The protocol {self.NAME!r} asks by them.")
 
 
 def existing(root: Path) -> Path:

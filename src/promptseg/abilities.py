@@ -1,0 +1,61 @@
+"""What a model can be asked, as its card says: tasks and kinds of prompts. Known before any weights are there; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import zoo
+from .contracts import Card, PromptKind, Task
+from .errors import UnsupportedPrompt, UnsupportedTask
+from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text
+
+__all__ = ["kind_of", "require_kinds", "require_task"]
+
+KINDS: dict[type, PromptKind] = {
+    Text: "text",
+    Exemplar: "exemplar",
+    Blend: "blend",
+    Points: "points",
+    Box: "box",
+    Scribble: "scribble",
+    MaskPrompt: "mask",
+    Classes: "classes",
+}
+
+OTHER_TASK: dict[Task, str] = {
+    "refer": "For one mask per phrase: segmenter(image, prompts), `promptseg segment`.",
+    "panoptic": "For one mask per phrase: segmenter(image, prompts), `promptseg segment`.",
+    "instances": "For the connected parts of a mask: segmenter(image, prompt)[0].split().",
+    "groups": "For named regions: segmenter.semantic(image, classes), `promptseg semantic`.",
+    "track": "For each frame by itself: segmenter(frame, prompts), `promptseg segment`.",
+}
+OTHER_PROMPT: dict[PromptKind, str] = {
+    "box": "For more of what is in a box: Exemplar(box=(x0, y0, x1, y1)).",
+    "mask": "For more of what is in a mask: Exemplar(mask=mask).",
+    "classes": "For the most probable class of every pixel: segmenter.semantic(image, classes).",
+}
+
+
+def require_task(card: Card, task: Task) -> None:
+    """
+    Raises:
+        UnsupportedTask: the model has no such task; the message names those that have it, and what to do instead.
+    """
+    if task not in card.tasks:
+        raise UnsupportedTask(card.name, task, [other.name for other in zoo.cards() if task in other.tasks], OTHER_TASK.get(task, ""))
+
+
+def kind_of(prompt: Prompt) -> PromptKind:
+    """What cards call it."""
+    return KINDS[type(prompt)]
+
+
+def require_kinds(card: Card, kinds: Iterable[PromptKind], hint: str = "") -> None:
+    """
+    Raises:
+        UnsupportedPrompt: the model takes no prompts of one of these kinds; the message names those that do.
+    """
+    for kind in dict.fromkeys(kinds):
+        if kind not in card.prompts:
+            others = [other.name for other in zoo.cards() if kind in other.prompts]
+            raise UnsupportedPrompt(card.name, kind, others, hint or OTHER_PROMPT.get(kind, ""))
