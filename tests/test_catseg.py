@@ -159,7 +159,14 @@ def test_permuting_the_classes_permutes_the_answer(count: int, attention: Any) -
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"pooling": 2}, {"text_guidance": 0, "image_guidance": 0, "decoder_guidance": (0, 0)}, {"spatial": False}, {"classes": False}],
+    [
+        {},
+        {"pooling": 2},
+        {"text_guidance": 0, "image_guidance": 0, "decoder_guidance": (0, 0)},
+        {"spatial": False},
+        {"classes": False},
+        {"decoder": (), "decoder_guidance": (0, 0)},
+    ],
     ids=lambda changes: "+".join(changes) or "published",
 )
 def test_parts_without_gradients_equal_the_whole_with_them(changes: dict[str, Any]) -> None:
@@ -189,6 +196,9 @@ def test_what_inference_keeps_may_be_trained_with() -> None:
 
 def test_no_classes(model: Model) -> None:
     assert logits(model, 0).shape == (0, 32, 32)
+    coarse = build(decoder=(), decoder_guidance=(0, 0))
+    assert logits(coarse, 0).shape == (0, 8, 8)
+    assert logits(coarse, 2).shape == (2, 8, 8)
 
 
 def test_classes_left_out(model: Model) -> None:
@@ -224,6 +234,8 @@ def test_wordings(model: Model) -> None:
         ({"attention": "none"}, "linear"),
         ({"pooling": 0}, "at least 1"),
         ({"decoder": (20, 10)}, "16"),
+        ({"decoder": (32,)}, "two stages, or none"),
+        ({"decoder": ()}, "decoder_guidance \\(0, 0\\)"),
     ],
 )
 def test_impossible_networks(change: dict[str, Any], message: str) -> None:

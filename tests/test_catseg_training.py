@@ -31,6 +31,7 @@ TABLE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "catseg/ablation-no-aggregation": ("catseg-base", "query-value", {"spatial": False, "classes": False}),
     "catseg/ablation-no-guidance": ("catseg-base", "query-value", {"image_guidance": 0, "text_guidance": 0}),
     "catseg/ablation-no-decoder-guidance": ("catseg-base", "query-value", {"decoder_guidance": (0, 0)}),
+    "catseg/ablation-no-decoder": ("catseg-base", "query-value", {"decoder": (), "decoder_guidance": (0, 0)}),
     "catseg/ablation-full-class-attention": ("catseg-base", "query-value", {"attention": "full"}),
     "catseg/ablation-frozen": ("catseg-base", "frozen", {}),
     "catseg/ablation-prompt": ("catseg-base", "prompt", {"visual_prompts": (12, 50)}),

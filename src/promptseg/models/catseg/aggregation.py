@@ -58,7 +58,7 @@ class Aggregator(nn.Module):
         self.stages = nn.ModuleList(
             Stage(inputs, outputs, guidance) for inputs, outputs, guidance in zip(widths, widths[1:], config.decoder_guidance, strict=False)
         )
-        self.head = nn.Conv2d(config.decoder[-1], 1, 3, padding=1)
+        self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, image: CatSegImage, text: Tensor, most: int | None = None) -> Tensor:
         """text (T, P, C) -> logits (B, T, 4g, 4g); ``most``: how many classes of each image are refined, all if None; others are -100."""

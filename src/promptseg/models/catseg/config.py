@@ -38,7 +38,7 @@ class CatSegConfig:
     window: int = 12  # side of the attention windows, in cells [window_sizes]
     text_guidance: int = 128  # width of the projected text embeddings that guide class aggregation; 0: no guidance
     image_guidance: int = 128  # the same for image embeddings and spatial aggregation [appearance_guidance_proj_dim]
-    decoder: tuple[int, int] = (64, 32)  # widths of the two upsampling stages [decoder_dims]
+    decoder: tuple[int, ...] = (64, 32)  # widths of the two upsampling stages [decoder_dims]; (): no decoder, logits at CLIP's own grid
     tapped: tuple[int, int] = (256, 128)  # widths to which the taps are upsampled [decoder_guidance_dims]
     decoder_guidance: tuple[int, int] = (32, 16)  # and then projected [decoder_guidance_proj_dims]; (0, 0): no guidance
     attention: Literal["linear", "full"] = "linear"  # over classes
@@ -64,6 +64,8 @@ class CatSegConfig:
             raise ConfigError(f"attention is 'linear' or 'full', not {self.attention!r}.")
         if min(self.layers, self.prompts, self.pooling, self.window) < 1 or self.pad_classes < 0:
             raise ConfigError("layers, prompts, pooling and window are at least 1, pad_classes at least 0.")
+        if len(self.decoder) not in (0, 2) or (not self.decoder and any(self.decoder_guidance)):
+            raise ConfigError(f"decoder holds the widths of two stages, or none and decoder_guidance (0, 0), not {self.decoder}.")
         if any(width % 16 for width in self.decoder) or self.decoder_guidance[0] >= self.hidden:
             raise ConfigError(f"decoder holds multiples of 16, the width of its normalised groups, not {self.decoder}.")
 
@@ -71,6 +73,11 @@ class CatSegConfig:
     def grid(self) -> int:
         """Side of the cost volume, in cells."""
         return self.side // self.image.patch
+
+    @property
+    def output(self) -> int:
+        """Side of the logits: every stage of the decoder doubles the grid."""
+        return self.grid << len(self.decoder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,7 +105,7 @@ class Model(Clip):
         """All classes together on every image: logits (B, N, 4 g, 4 g); `CatSegOptions` explains the arguments."""
         condition = prompts.condition.to(image.embedding)
         if not len(condition):
-            return DenseLogits(condition.new_zeros(len(image.embedding), 0, 4 * self.config.grid, 4 * self.config.grid))
+            return DenseLogits(condition.new_zeros(len(image.embedding), 0, self.config.output, self.config.output))
         limits = [limit for limit in (max_classes, (self.config.pad_classes or None) if truncate else None) if limit is not None]
         text = torch.unflatten(condition, -1, (self.config.prompts, -1))
         return DenseLogits(self.aggregator(image, text, min(limits, default=None)))

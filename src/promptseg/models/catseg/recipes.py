@@ -90,6 +90,7 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     _variant("ablation-no-aggregation", spatial=False, classes=False),
     _variant("ablation-no-guidance", image_guidance=0, text_guidance=0),
     _variant("ablation-no-decoder-guidance", decoder_guidance=(0, 0)),
+    _variant("ablation-no-decoder", decoder=(), decoder_guidance=(0, 0)),
     _variant("ablation-full-class-attention", attention="full"),
     _variant("ablation-frozen", "frozen"),
     _variant("ablation-prompt", "prompt", visual_prompts=(12, 50)),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...contracts import DenseLogits, Preprocess, Recipe, View
 from ...data.coco import coco_stuff
-from ...data.randomness import Draws, shuffled
+from ...data.randomness import Draws, Epochs
 from ...data.samples import IGNORE
 from ...errors import ConfigError
 from ...images import to_pixels
@@ -44,7 +44,6 @@ class CatSegRun(Run):
     """See `training.run.Run`. Every epoch goes through the photos in an order of its own."""
 
     model: Model
-    _epoch: tuple[int, Sequence[int]] = (-1, ())  # the newest one, and its order
 
     def __init__(self, recipe: Recipe, log: Callable[[str], None] = print) -> None:
         options = recipe.options
@@ -52,6 +51,7 @@ class CatSegRun(Run):
         self.seed, self.options = recipe.seed, options
         root, square = Path(recipe.data).expanduser(), (options.crop, options.crop)
         self.photos = coco_stuff(root, "train2017")
+        self.place = Epochs(len(self.photos), recipe.seed)
         self.mapper = Mapper(short=(options.crop,), long=LONGEST, crop=square, padded=square, pad_label=IGNORE)
         if recipe.validate_every is not None:
             asked = coco_stuff(root, "val2017")
@@ -65,7 +65,7 @@ class CatSegRun(Run):
         _check_rates(self.model, recipe)
 
     def example(self, number: int) -> Batch:
-        epoch, index = self._place(number)
+        epoch, index = self.place(number)
         sample = self.photos[index]
         photo, labels, _ = self.mapper(sample.image(), sample.labels(), Draws(self.seed, epoch, index).integer(2**31))
         return Batch(self._pixels(photo)[None], torch.from_numpy(np.ascontiguousarray(labels)).long()[None])
@@ -78,7 +78,7 @@ class CatSegRun(Run):
         return {"class": class_loss(logits, batch.labels, IGNORE)}
 
     def describe(self, number: int) -> str:
-        epoch, index = self._place(number)
+        epoch, index = self.place(number)
         return f"{self.photos[index].id}, epoch {epoch}"
 
     def finished(self, model: nn.Module) -> nn.Module:
@@ -106,13 +106,6 @@ class CatSegRun(Run):
                 np.maximum(best, scores, out=best)
             total.update(labels, sample.labels())
         return {"mIoU": merged(everybodys(total)).compute().mean_iou}
-
-    def _place(self, number: int) -> tuple[int, int]:
-        """An example's epoch, and the index of its photo."""
-        epoch, place = divmod(number, len(self.photos))
-        if self._epoch[0] != epoch:
-            self._epoch = epoch, shuffled(range(len(self.photos)), self.seed, epoch)
-        return epoch, self._epoch[1][place]
 
     def _pixels(self, photo: np.ndarray) -> Tensor:
         """uint8 (h, w, 3) -> what CLIP sees, (3, side, side)."""
