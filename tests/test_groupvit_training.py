@@ -25,7 +25,7 @@ from promptseg.models.groupvit import RECIPES, GroupVitConfig, GroupVitImageConf
 from promptseg.models.groupvit.augment import OPERATIONS, CaptionAugmentation
 from promptseg.models.groupvit.photos import MEAN, STD
 from promptseg.models.groupvit.recipes import NOT_DECAYED, CaptionOptions, decays
-from promptseg.models.groupvit.run import recall
+from promptseg.models.groupvit.run import hits, interval
 from promptseg.models.groupvit.tagging import tagger
 from promptseg.models.groupvit.words import candidates
 from promptseg.training.journal import LOG
@@ -169,10 +169,10 @@ PUBLISHED = {  # steps of an epoch, prompts, group tokens, segments, hard
 
 
 def test_every_run_has_its_recipe() -> None:
-    assert RECIPES.keys() == PUBLISHED.keys()
+    assert RECIPES.keys() == {*PUBLISHED, "groupvit/flickr8k"}
     assert PUBLISHED.keys() <= training.recipes().keys()
     page = (ROOT / "docs" / "groupvit.md").read_text(encoding="utf-8")
-    assert not [name for name in PUBLISHED if f"`{name}`" not in page]
+    assert not [name for name in RECIPES if f"`{name}`" not in page]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -310,10 +310,10 @@ def test_the_weight_of_prompts(photos: Path, tmp_path: Path) -> None:
 
 
 def test_recall_counts_ties_against_the_model() -> None:
-    assert recall(torch.eye(4), 1) == 1
-    assert recall(torch.zeros(4, 4), 3) == 0
+    assert hits(torch.eye(4), 1).tolist() == [1, 1, 1, 1]
+    assert hits(torch.zeros(4, 4), 3).tolist() == [0, 0, 0, 0]
     similar = torch.tensor([[0.5, 0.9, 0.1], [0.2, 0.1, 0.3], [0.0, 0.1, 0.9]])
-    assert [recall(similar, count) for count in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [hits(similar, count).mean() for count in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
 def test_mistakes_are_named(photos: Path, tmp_path: Path) -> None:
@@ -323,3 +323,17 @@ def test_mistakes_are_named(photos: Path, tmp_path: Path) -> None:
         CaptionOptions(held_out=1)
     with pytest.raises(DataError, match="holds no photos with captions"):
         Run(recipe(tmp_path, tmp_path), log=lambda _: None)
+
+
+def test_intervals_hold_the_mean_and_shrink_with_photos() -> None:
+    few, many = (interval(np.resize([0.0, 0.5, 1.0, 0.0], count)) for count in (20, 2000))
+    assert few[0] < many[0] < 0.375 < many[1] < few[1]
+    assert interval(np.ones(5)) == (1.0, 1.0)
+
+
+def test_the_small_run_builds() -> None:
+    made = training.recipe("groupvit/flickr8k")
+    with torch.device("meta"):
+        model = Model(made.options.config)
+    assert 1e6 < sum(parameter.numel() for parameter in model.parameters()) < 5e7
+    assert made.options.held_out == 5

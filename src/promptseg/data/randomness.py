@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-__all__ = ["Draws", "shuffled"]
+__all__ = ["Draws", "Epochs", "shuffled"]
 
 T = TypeVar("T")
 
@@ -38,6 +39,25 @@ class Draws:
         return items[self.integer(len(items))] if len(items) > 1 else items[0]
 
 
+class Epochs:
+    """Goes through ``count`` items again and again, each time in an order of its own."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._newest: tuple[int, NDArray[np.int64]] | None = None
+
+    def __call__(self, number: int) -> tuple[int, int]:
+        """The epoch of an example, counted from 0 over all epochs, and the index of its item."""
+        epoch, place = divmod(number, self.count)
+        if self._newest is None or self._newest[0] != epoch:
+            self._newest = epoch, _order(self.count, self.seed, epoch)
+        return epoch, int(self._newest[1][place])
+
+
 def shuffled(items: Sequence[T], *key: int) -> list[T]:
     """All items in an order that ``key`` decides."""
-    return [items[index] for index in np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(len(items))]
+    return [items[index] for index in _order(len(items), *key)]
+
+
+def _order(count: int, *key: int) -> NDArray[np.int64]:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(count)

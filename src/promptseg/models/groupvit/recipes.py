@@ -7,11 +7,12 @@ its own, all else is as in the published runs, whose files the authors did not p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ...contracts import ParameterGroup, Recipe
 from ...errors import ConfigError
+from ...nn.clip_config import ClipTextConfig
 from ...training.schedules import Cosine, Warmup
 from .augment import CaptionAugmentation
 from .config import GroupVitConfig, GroupVitImageConfig
@@ -114,4 +115,22 @@ ABLATIONS: tuple[Callable[[], Recipe], ...] = (
     partial(ablation, "two-stages", GroupVitImageConfig()),
 )
 
-RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in (gcc_yfcc, gcc_redcap, *ABLATIONS)}
+# --- small --------------------------------------------------------------------------------------------------------------------------------
+
+
+def flickr8k() -> Recipe:
+    """A few hundred photographs with five captions each, for two cores and twenty minutes; every fifth is held out."""
+    image = GroupVitImageConfig(size=96, width=128, depths=(2, 2, 1), heads=(4, 4, 4), group_tokens=(16, 8, 0), output_groups=(16, 8))
+    text = ClipTextConfig(width=128, layers=2, heads=2, embed=128, context=77)
+    config = GroupVitConfig(image=image, text=text, embed=128, preprocess=replace(GroupVitConfig().preprocess, size=96))
+    return Recipe(
+        name="groupvit/flickr8k", card="groupvit-gcc-yfcc", data="data/flickr8k", output="runs/groupvit/flickr8k", steps=480, batch_size=96,
+        lr=1e-3, schedule=Warmup(steps=40, start=0.01, main=Cosine(minimum=1e-5)), groups=(NOT_DECAYED,), weight_decay=0.05, clip=5.0,
+        ema=None, workers=1, validate_every=60,
+        options=CaptionOptions(
+            config=config, held_out=5, tagger="pattern", augmentation=CaptionAugmentation(operations=0, scale=(0.3, 1.0))
+        ),
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in (gcc_yfcc, gcc_redcap, *ABLATIONS, flickr8k)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...contracts import Recipe
-from ...data.randomness import Draws, shuffled
+from ...data.randomness import Draws, Epochs
 from ...errors import ConfigError
 from ...training.lora import adapt, merged
 from ...training.run import Run
@@ -36,7 +36,6 @@ class PsalmRun(Run):
     """See `training.run.Run`. Every epoch goes through the mix in an order of its own; whose turn it is, the example's number says."""
 
     model: Model
-    _epoch: tuple[int, Sequence[int]] = (-1, ())  # the newest one, and its order
 
     def __init__(self, recipe: Recipe, log: Callable[[str], None] = print) -> None:
         options = recipe.options
@@ -47,6 +46,7 @@ class PsalmRun(Run):
         opened = [(source, questions) for source in options.sources for questions in _opened(source, root, self.tokenizer, side)]
         self.sources = [_Joined([found for one, found in opened if one is source]) for source in options.sources]
         self.mix = Mix([len(source) for source in self.sources], [source.ratio for source in options.sources], options.every)
+        self.place = Epochs(len(self.mix), recipe.seed)
         counts = ", ".join(f"{len(found)} {source.kind}" for source, found in zip(options.sources, self.sources, strict=True))
         log(f"data: {counts} questions in {root}; weights: {', '.join(options.weights) or 'random'}")
         torch.manual_seed(recipe.seed)
@@ -85,10 +85,7 @@ class PsalmRun(Run):
 
     def _place(self, number: int) -> tuple[int, int, Draws]:
         """An example's source, its number there, and what it draws from."""
-        epoch, place = divmod(number, len(self.mix))
-        if self._epoch[0] != epoch:
-            self._epoch = epoch, shuffled(range(len(self.mix)), self.seed, epoch)
-        source, index = self.mix.place(number, self._epoch[1][place])
+        source, index = self.mix.place(number, self.place(number)[1])
         return source, index, Draws(self.seed, number)
 
 
