@@ -11,7 +11,7 @@ import torch
 from promptseg.models.pocket import run as pocket_run
 from promptseg.models.pocket.config import PocketConfig
 from promptseg.models.pocket.text import StaticText, with_pieces
-from promptseg.models.pocket.tower import EfficientNetLite
+from promptseg.nn.efficientnet import EfficientNetLite
 
 WORDS = [
     "a",
@@ -57,5 +57,5 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         text.store(torch.randn(len(PIECES), width, generator=torch.Generator().manual_seed(seed)))
         return text
 
-    monkeypatch.setattr(pocket_run, "pretrained_tower", tower)
+    monkeypatch.setattr(pocket_run, "efficientnet", tower)
     monkeypatch.setattr(pocket_run, "distill", distil)

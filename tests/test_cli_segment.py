@@ -193,7 +193,7 @@ def test_many_photos_are_summed_up_by_prompt(cli: ToyCli) -> None:
         (("segment", "nowhere.png", "red", "--threshold", "nan"), 2, "threshold"),
         (("segment", "photos/one.png", "red", "--tile", "3"), 1, "at least 16"),
         (("segment", "photos/one.png", "red", "--upsample", "cubic"), 2, "cubic"),
-        (("segment", "photos/one.png", "red", "-m", "catseg-base"), 1, "'catseg-base' cannot do 'masks'. Models that can: pocket"),
+        (("segment", "photos/one.png", "red", "-m", "catseg-base"), 1, "'catseg-base' cannot do 'masks'. Models that can: clipseg-rd64"),
         (("segment", "photos/one.png", "--exemplar", "photos/one.png", "0,0,9,9", "-m", "psalm"), 1, "no prompts of the kind 'exemplar'"),
         (("refer", "photos/one.png", "the left cup", "-m", "pocket"), 1, "'pocket' cannot do 'refer'. Models that can: psalm"),
         (("track", "photos", "--objects", "nowhere.png"), 1, "nowhere.png cannot be read as a picture: No such file or directory."),

@@ -17,9 +17,12 @@ from typer.testing import CliRunner
 from promptseg import zoo
 from promptseg.cli import app
 from promptseg.contracts import Options
-from promptseg.errors import ConfigError, ImageError, PromptError, WeightsError
+from promptseg.drawing import heat
+from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedTask, WeightsError
+from promptseg.images import to_pixels
 from promptseg.models.denseclip import LAYOUTS, DenseClipOptions, Model
 from promptseg.models.denseclip.context import visual_context
+from promptseg.models.denseclip.pictures import draw_score_maps, score_maps
 from promptseg.models.denseclip.start import start_from_clip
 from promptseg.models.denseclip.vit import drop_path
 from promptseg.nn import conversion
@@ -231,6 +234,32 @@ def test_other_names_are_answered_by_the_score_map(ask: Segmenter) -> None:
     wanted = F.interpolate(scores / 0.07, (64, 64), mode="bilinear")[0].argmax(0).numpy()
     assert (found.labels == wanted).mean() > 0.999
     assert list(found.classes) == names
+
+
+def test_score_maps_are_drawn(ask: Segmenter) -> None:
+    """The picture is brightest where the cosine is highest; the numbers are those that the network guides itself by."""
+    names = ["cat", "a dog", "sky"]
+    scores, pictures = score_maps(ask, photo(), names), draw_score_maps(ask, photo(), names)
+    assert scores.shape[0] == 3
+    assert np.abs(scores).max() <= 1
+    assert list(pictures) == names
+    assert {picture.size for picture in pictures.values()} == {(60, 40)}
+    (view,) = ask.model.views((40, 60), DenseClipOptions(mode="whole"))
+    with torch.no_grad():
+        image = ask.model.encode_image(to_pixels(photo(), view, ask.model.config.preprocess)[None])
+        expected = ask.model.guide(image, ask.model.class_embeddings(names)).scores[0]
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-6)
+    assert list(draw_score_maps(ask, photo())) == list(CLASSES)
+    with pytest.raises(UnsupportedTask, match="denseclip-fpn-r50"):
+        score_maps(Segmenter(build(CONFIGS["resnet-baseline"]), zoo.card(CARD), device="cpu"), photo())
+
+
+def test_heat_rises_in_lightness() -> None:
+    picture = np.asarray(heat(np.full((8, 50, 3), 100, np.uint8), np.linspace(-3, 5, 50)[None])).astype(int).sum(-1)
+    assert (np.diff(picture[4]) >= 0).all()
+    assert picture[4, -1] > picture[4, 0] + 200
+    flat = np.asarray(heat(np.zeros((4, 4, 3), np.uint8), np.full((2, 2), 7.0)))
+    assert (flat == flat[0, 0]).all()
 
 
 def test_names_are_read_once(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from promptseg.errors import ConfigError, PromptError, PromptUnread, WeightsErro
 from promptseg.models.pocket import Model, PocketConfig, pack, unpack
 from promptseg.models.pocket.decoder import product_logit
 from promptseg.models.pocket.text import with_pieces
-from promptseg.models.pocket.tower import EfficientNetLite, stage_widths
+from promptseg.nn.efficientnet import EfficientNetLite
+from promptseg.nn.efficientnet_config import stage_widths
 from promptseg.prompts import Blend, Exemplar, Points, Text
 
 PIECES = ["a", "dog", "cat", "grass", "the", "on", "##s", "photo", "of"]

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .contracts import Size
 
-__all__ = ["Entry", "Painter", "palette", "palette_png"]
+__all__ = ["Entry", "Painter", "heat", "palette", "palette_png"]
 
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -32,6 +32,7 @@ FIRST_COLOURS: tuple[Colour, ...] = (
     (188, 122, 70),
     (0, 140, 120),
 )
+HEAT: tuple[Colour, ...] = ((20, 20, 90), (110, 30, 150), (205, 60, 110), (250, 150, 60), (250, 245, 80))  # rising in lightness
 TINT = 0.5  # share of the colour inside a mask
 GREY = 0.35  # how far the rest of the photo is drawn towards its own grey, so that the colours stand out
 ROWS = 256  # rows that are mixed at once
@@ -89,6 +90,25 @@ class Painter:
         if entries:
             _draw_legend(picture, entries, self._owner >= 0)
         return picture
+
+
+def heat(photo: NDArray[np.uint8], values: NDArray[np.floating], limits: tuple[float, float] | None = None) -> Image.Image:
+    """The photo (H, W, 3) in grey under a map of ``values`` (h, w), enlarged: from dark blue, the lowest, to yellow, the highest.
+
+    ``limits``: the values of the two ends; None: the lowest and the highest there are.
+    """
+    low, high = (float(values.min()), float(values.max())) if limits is None else limits
+    share = np.clip((np.asarray(values, np.float32) - low) / max(high - low, 1e-12), 0, 1)
+    size = (photo.shape[1], photo.shape[0])
+    smooth = np.asarray(Image.fromarray(share, mode=None).resize(size, Image.Resampling.BILINEAR))
+    places, ramp = np.linspace(0, 1, len(HEAT)), np.array(HEAT, np.float32)
+    canvas = np.empty_like(photo)
+    for top in range(0, len(photo), ROWS):
+        rows = slice(top, top + ROWS)
+        grey = photo[rows] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        colours = np.stack([np.interp(smooth[rows], places, channel) for channel in ramp.T], axis=-1)
+        canvas[rows] = (0.5 * grey[..., None] + 0.5 * colours).round().astype(np.uint8)
+    return Image.fromarray(canvas)
 
 
 def palette_png(labels: NDArray[np.integer], colours: Sequence[Colour]) -> Image.Image:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...contracts import Card, Published
 from ...data.vocabularies import names
 from ...nn.clip_config import AttentionPoolConfig, ClipTextConfig
-from .config import DenseClipConfig, ImageNetBackbone, LanguageConfig, ResNetBackbone, SemanticHead, VitBackbone
+from .config import DenseClipConfig, ImageNetBackbone, LanguageConfig, LiteBackbone, ResNetBackbone, SemanticHead, VitBackbone
 
 SOURCE = (
     "Rao et al., DenseCLIP: Language-Guided Dense Prediction with Context-Aware Prompting, CVPR 2022; "
@@ -49,7 +49,7 @@ def baseline(config: DenseClipConfig) -> DenseClipConfig:
     """The same without language: no text tower, no embeddings, no drop path [fpn_clipres50, fpn_clipres101, fpn_clipvit-b]."""
     if isinstance(config.backbone, ResNetBackbone):
         return replace(config, backbone=replace(config.backbone, pool=None), language=None)
-    if isinstance(config.backbone, ImageNetBackbone):
+    if isinstance(config.backbone, ImageNetBackbone | LiteBackbone):
         return replace(config, backbone=replace(config.backbone, embed=None), language=None)
     return replace(config, backbone=replace(config.backbone, embed=None, drop_path=0.0), language=None)
 

@@ -8,6 +8,7 @@ from typing import Literal
 from ...contracts import Options, Preprocess
 from ...errors import ConfigError
 from ...nn.clip_config import AttentionPoolConfig, ClipResNetConfig, ClipTextConfig, ClipVisionConfig
+from ...nn.efficientnet_config import VARIANTS, tap_widths
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's own
 
@@ -106,6 +107,24 @@ class ImageNetBackbone:
     def channels(self) -> tuple[int, ...]:
         """Of the four levels."""
         return self.widths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiteBackbone:
+    """EfficientNet-Lite, the tower of `pocket`: for machines without an accelerator. ``embed`` as of `ImageNetBackbone`."""
+
+    variant: Literal["lite0", "lite2"] = "lite2"
+    embed: int | None = 256
+    kind: Literal["lite"] = "lite"
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ConfigError(f"variant is one of {', '.join(VARIANTS)}, not {self.variant!r}.")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the four levels."""
+        return tap_widths(self.variant)
 
 
 # --- language ---------------------------------------------------------------------------------------------------------------------------
@@ -224,7 +243,7 @@ class DenseClipConfig:
     """
 
     classes: tuple[str, ...]
-    backbone: ResNetBackbone | VitBackbone | ImageNetBackbone
+    backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone
     language: LanguageConfig | None = None
     neck: PyramidConfig = field(default_factory=PyramidConfig)
     head: SemanticHead | RetinaHead | MaskHead = field(default_factory=SemanticHead)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ...nn.clip_resnet import ClipResNet, ImageMaps
 from ...nn.fpn import FeaturePyramid
-from .config import DenseClipConfig, ImageNetBackbone, ResNetBackbone, VitBackbone
+from .config import DenseClipConfig, ImageNetBackbone, LiteBackbone, ResNetBackbone, VitBackbone
 from .context import ContextDecoder, score_map, visual_context
-from .imagenet import ImageNetEncoder
+from .imagenet import ImageNetEncoder, LiteEncoder
 from .text import ContextTextTower, class_tokens
 from .vit import DenseVit
 
@@ -113,7 +113,9 @@ class DenseClip(nn.Module):
         return levels
 
 
-def _encoder(backbone: ResNetBackbone | VitBackbone | ImageNetBackbone) -> ClipResNet | DenseVit | ImageNetEncoder:
+def _encoder(backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone) -> nn.Module:
     if isinstance(backbone, ImageNetBackbone):
         return ImageNetEncoder(backbone)
+    if isinstance(backbone, LiteBackbone):
+        return LiteEncoder(backbone)
     return ClipResNet(backbone.network) if isinstance(backbone, ResNetBackbone) else DenseVit(backbone)

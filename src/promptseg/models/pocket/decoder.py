@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.efficientnet import Depthwise
+from ...nn.efficientnet_config import HEAD, stage_widths
 from .config import PocketConfig
-from .tower import HEAD, Depthwise, stage_widths
 
 
 @dataclass(frozen=True, slots=True)

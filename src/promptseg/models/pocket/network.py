@@ -19,11 +19,12 @@ from ...contracts import DenseLogits, Options, Preprocess, PromptFeatures, Size,
 from ...errors import PromptError, PromptUnread
 from ...nn import views as default_views
 from ...nn.conversion import join, load
+from ...nn.efficientnet import EfficientNetLite
+from ...nn.efficientnet_config import HEAD
 from ...prompts import Blend, Exemplar, Prompt, Text, as_prompts
 from .config import PocketConfig
 from .decoder import Decoder, Neck, PocketImage, region_width
 from .text import StaticText
-from .tower import HEAD, EfficientNetLite
 
 NOTHING = -20.0  # logit of a probability of 2e-9
 PROMPTS_AT_ONCE = 32  # decoded together; bounds the memory of a thousand prompts

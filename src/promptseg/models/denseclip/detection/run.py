@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....contracts import Recipe
 from ....data.coco import coco_instances
-from ....data.randomness import Draws, shuffled
+from ....data.randomness import Draws, Epochs
 from ....detections import instances
 from ....embeddings import tree_map
 from ....errors import ConfigError, DataError
@@ -44,7 +44,6 @@ class DetectionRun(Run):
     """See `training.run.Run`. Every epoch goes through the photos with something to find in an order of its own."""
 
     model: Detector
-    _epoch: tuple[int, Sequence[int]] = (-1, ())  # the newest one, and its order
 
     def __init__(self, recipe: Recipe, log: Callable[[str], None] = print) -> None:
         options = recipe.options
@@ -55,6 +54,7 @@ class DetectionRun(Run):
         if photos.classes != options.config.classes:
             raise ConfigError("The network's classes are not those of the annotations, in their order; this run trains on no others.")
         self.photos = [sample for sample in photos if not sample.empty]
+        self.place = Epochs(len(self.photos), recipe.seed)
         if not self.photos:
             raise DataError(f"{root}: no photo of train2017 has anything annotated. Check annotations/instances_train2017.json.")
         if recipe.validate_every is not None:
@@ -68,7 +68,7 @@ class DetectionRun(Run):
         self.model.train()
 
     def example(self, number: int) -> Batch:
-        epoch, index = self._place(number)
+        epoch, index = self.place(number)
         sample, options = self.photos[index], self.options
         mirrored = bool(Draws(self.seed, epoch, index).integer(2))
         limits = (options.long, options.short)
@@ -85,7 +85,7 @@ class DetectionRun(Run):
         return self.model.losses(batch.pixels, batch.truths)
 
     def describe(self, number: int) -> str:
-        epoch, index = self._place(number)
+        epoch, index = self.place(number)
         return f"{self.photos[index].id}, epoch {epoch}"
 
     @torch.no_grad()
@@ -112,10 +112,3 @@ class DetectionRun(Run):
             masks.update(sample.id, found, truth)
         figures = {"box AP": merged(everybodys(boxes)).compute().ap}
         return figures | ({"mask AP": merged(everybodys(masks)).compute().ap} if isinstance(options.config.head, MaskHead) else {})
-
-    def _place(self, number: int) -> tuple[int, int]:
-        """An example's epoch, and the index of its photo."""
-        epoch, place = divmod(number, len(self.photos))
-        if self._epoch[0] != epoch:
-            self._epoch = epoch, shuffled(range(len(self.photos)), self.seed, epoch)
-        return epoch, self._epoch[1][place]
