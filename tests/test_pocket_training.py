@@ -96,7 +96,7 @@ def examples(data: Path) -> Examples:
         for name in sorted(names | {*ELSEWHERE, *RARE_WITH_PEOPLE})
     }
     shares = recipes.pocket().options.shares
-    return Examples(photos, shares, vectors, size=96, first_size=64, first_steps=30, batch_size=6, prompts=5, people=0.4, paste=0.4, seed=0)
+    return Examples(photos, shares, vectors, size=96, first_size=64, first_steps=30, batch_size=6, prompts=5, paste=0.5, seed=0)
 
 
 def _batch(examples: Examples, step: int) -> Batch:

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from .asking import Asking
 from .photos import TrainingPhoto
-from .vocabulary import CARRIED, COMPOSED, overlapping
+from .vocabulary import COMPOSED, overlapping
 
 MIN_VISIBLE = 24  # pixels of a thing in the crop below which it is neither asked for nor denied
 SMALLEST_CROP = 0.12  # of the photo's area
 WHOLE = 0.25  # chance of the whole photo
-PERSON_SIZE = (0.1, 0.8)  # of a pasted person, in sides of the crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,6 @@ class Example:
     present: Tensor
     names: tuple[str, ...]
     photo: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """One thing to paste: its ``name``, ``pixels`` (3, S, S) of which those under the ``mask`` (S, S) 0/1 count."""
-
-    name: str
-    pixels: Tensor
-    mask: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +56,7 @@ class Batch:
 class Examples:
     """Makes the example of any number, step by step.
 
-    ``shares``: of each source among the photos drawn; ``size``: side of the crops in pixels, ``first_size`` that of the ``first_steps``;
-    ``people`` and ``paste``: the chance that a whole person, or else any other thing, is pasted.
+    ``shares``: of each source among the photos drawn; ``size``: side of the crops in pixels, ``first_size`` that of the ``first_steps``.
     """
 
     def __init__(
@@ -81,18 +70,14 @@ class Examples:
         first_steps: int,
         batch_size: int,
         prompts: int,
-        people: float,
         paste: float,
         seed: int,
     ) -> None:
         self.photos, self.ask = photos, Asking(photos, vectors, prompts)
         self.size, self.first_size, self.first_steps = size, first_size, first_steps
-        self.batch_size, self.people, self.paste, self.seed = batch_size, people, paste, seed
-        self.things = [(i, m) for i, photo in enumerate(photos) if photo.source == "coco" for m, name in enumerate(photo.names)
+        self.batch_size, self.paste, self.seed = batch_size, paste, seed
+        self.donors = [(i, m) for i, photo in enumerate(photos) if photo.source == "coco" for m, name in enumerate(photo.names)
                        if name not in COMPOSED and 0.02 < photo.masks[m].float().mean() < 0.5]  # fmt: skip
-        self.whole_people = [(i, m) for i, photo in enumerate(photos) if photo.source in ("coco_person", "ccp")
-                             for m, name in enumerate(photo.names)
-                             if name == "person" and 0.01 < photo.masks[m].float().mean() < 0.7]  # fmt: skip
         # within its set a photo of a rare class is drawn more often: by the rarest of its names, to the power of a third
         rarity = np.array([max((50 / self.ask.counts[name] for name in photo.names), default=1.0) for photo in photos])
         weights = np.clip(rarity, 0.3, 10) ** (1 / 3)
@@ -124,8 +109,8 @@ class Examples:
     def _sample(self, number: int, photo: TrainingPhoto, side: int, rng: np.random.Generator) -> Example:
         pixels, masks, unknown = crop(photo, side, rng)
         names, absent = list(photo.names), set(photo.absent)
-        if (stamp := self._stamp(photo, side, rng)) is not None:
-            pixels, masks, unknown, names, absent = _pasted(stamp, pixels, masks, unknown, names, absent)
+        if photo.source != "imagenet" and rng.random() < self.paste:
+            pixels, masks, unknown, names, absent = self._paste(photo, pixels, masks, unknown, absent, rng)
         pixels = colour(pixels, rng)
         left = [m for m in range(len(names)) if masks[m].any()]  # what the crop cut off altogether is absent from it
         absent |= {name for m, name in enumerate(names) if m not in left}
@@ -137,69 +122,28 @@ class Examples:
         present = torch.tensor([m is not None for m in truth])
         return Example(number, pixels, targets, ~unknown, present, asked, f"{photo.source}/{photo.id}")
 
-    def _stamp(self, photo: TrainingPhoto, side: int, rng: np.random.Generator) -> Stamp | None:
-        """What to paste on this photo, if anything (Ghiasi et al. 2021, "Simple Copy-Paste"): a whole person, or a thing as it was cropped.
-
-        People are what is asked for most and vary most in size: they come at every size. On photos of which nobody knows whether they show
-        people, and on those of garments, where they would bring garments that nobody has named, there are none.
-        """
-        draw = rng.random()
-        if photo.source == "imagenet" or draw > self.people + self.paste:
-            return None
-        if draw < self.people:
-            if not self.whole_people or photo.source == "ccp" or "person" not in (*photo.names, *photo.absent):
-                return None
-            index, m = self.whole_people[int(rng.integers(len(self.whole_people)))]
-            return None if self.photos[index] is photo else person(self.photos[index], m, side, rng)
-        if not self.things:
-            return None
-        index, m = self.things[int(rng.integers(len(self.things)))]
+    def _paste(
+        self, photo: TrainingPhoto, pixels: Tensor, masks: Tensor, unknown: Tensor, absent: set[str], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, list[str], set[str]]:
+        """Put one thing of another photo on this one (Ghiasi et al. 2021, "Simple Copy-Paste")."""
+        names = list(photo.names)
+        index, m = self.donors[int(rng.integers(len(self.donors)))]
         donor = self.photos[index]
-        other, masks, _ = crop(donor, side, rng)
-        name, mask = donor.names[m], masks[m]
-        confused = any(overlapping(name, there, photo.distinct) and there != name for there in photo.names)
-        return None if confused or not 0.01 < mask.mean() < 0.4 else Stamp(name, other, mask)
-
-
-def _pasted(
-    stamp: Stamp, pixels: Tensor, masks: Tensor, unknown: Tensor, names: list[str], absent: set[str]
-) -> tuple[Tensor, Tensor, Tensor, list[str], set[str]]:
-    """The crop with the stamp on it: what it hides is gone, what it may be or complete is no longer denied."""
-    soft = F.avg_pool2d(stamp.mask[None], 3, 1, 1)[0] * stamp.mask  # a hard rim would be the easiest cue
-    pixels = pixels * (1 - soft) + stamp.pixels * soft
-    masks, unknown = masks * (1 - stamp.mask), unknown & ~stamp.mask.bool()
-    if stamp.name in names:
-        row = names.index(stamp.name)
-        masks[row] = torch.maximum(masks[row], stamp.mask)
-    else:
-        names, masks = [*names, stamp.name], torch.cat([masks, stamp.mask[None]])
-    brought = CARRIED if stamp.name == "person" else ()
-    absent = {
-        other for other in absent
-        if not overlapping(stamp.name, other, False) and stamp.name not in COMPOSED.get(other, ()) and other not in brought
-    }  # fmt: skip
-    return pixels, masks, unknown, names, absent
-
-
-def person(donor: TrainingPhoto, m: int, side: int, rng: np.random.Generator) -> Stamp | None:
-    """The person of mask ``m`` cut out, at any size of `PERSON_SIZE`, anywhere on a crop, a quarter of it at most beyond an edge."""
-    ys, xs = np.nonzero(donor.masks[m].numpy())
-    window = (slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1))
-    cut = torch.cat([donor.image[:, *window] / 255, donor.masks[m][window][None]])
-    h, w = cut.shape[1:]
-    scale = np.exp(rng.uniform(*np.log(PERSON_SIZE))) * side / max(h, 0.7 * w)
-    h, w = max(6, round(h * scale)), max(4, round(w * scale))
-    cut = F.interpolate(cut[None], size=(h, w), mode="bilinear", antialias=True)[0]
-    if rng.random() < 0.5:
-        cut = cut.flip(2)
-    if rng.random() < 0.5:
-        cut[:3] = colour(cut[:3], rng)
-    y, x = (int(rng.integers(-length // 4, max(1, side - length * 3 // 4))) for length in (h, w))
-    top, left, bottom, right = max(0, y), max(0, x), min(side, y + h), min(side, x + w)
-    whole = torch.zeros(4, side, side)
-    whole[:, top:bottom, left:right] = cut[:, top - y : bottom - y, left - x : right - x]
-    mask = (whole[3] > 0.5).float()
-    return Stamp("person", whole[:3], mask) if mask.sum() >= MIN_VISIBLE else None
+        other, other_masks, _ = crop(donor, pixels.shape[1], rng)
+        name, stamp = donor.names[m], other_masks[m]
+        confused = any(overlapping(name, there, photo.distinct) and there != name for there in names)
+        if confused or not 0.01 < stamp.mean() < 0.4:
+            return pixels, masks, unknown, names, absent
+        soft = F.avg_pool2d(stamp[None], 3, 1, 1)[0]  # a hard rim would be the easiest cue
+        pixels = pixels * (1 - soft) + other * soft
+        masks, unknown = masks * (1 - stamp), unknown & ~stamp.bool()
+        if name in names:
+            masks[names.index(name)] = torch.maximum(masks[names.index(name)], stamp)
+        else:
+            names, masks = [*names, name], torch.cat([masks, stamp[None]])
+        # the newcomer may be, or complete, what was denied here
+        absent = {other for other in absent if not overlapping(name, other, False) and name not in COMPOSED.get(other, ())}
+        return pixels, masks, unknown, names, absent
 
 
 def collate(examples: Sequence[Example]) -> Batch:

@@ -147,8 +147,7 @@ class PocketRun(TrainingRun):
 def _examples(photos: list[TrainingPhoto], vectors: dict[str, Tensor], recipe: Recipe, options: PocketOptions) -> Examples:
     return Examples(
         photos, options.shares, vectors, size=options.size, first_size=options.first_size, first_steps=options.first_steps,
-        batch_size=recipe.batch_size, prompts=options.prompts, people=options.people, paste=options.paste,
-        seed=recipe.seed,
+        batch_size=recipe.batch_size, prompts=options.prompts, paste=options.paste, seed=recipe.seed,
     )  # fmt: skip
 
 

@@ -166,11 +166,6 @@ RARE_WITH_PEOPLE: tuple[str, ...] = (
     "train", "zebra",
 )  # fmt: skip
 
-# what somebody who was cut out of a photo may have on or with them without a name of its own
-CARRIED: tuple[str, ...] = (
-    "backpack", "bag", "bottle", "cell phone", "cup", "handbag", "suitcase", "sunglasses", "tie", "umbrella",
-)  # fmt: skip
-
 # phrases for a person together with the thing that they use: where both touch, their masks together are what the phrase means
 COMPOSED: dict[str, tuple[str, str]] = {
     "person flying a kite": ("person", "kite"),
