@@ -123,6 +123,18 @@ def test_a_second_run_does_only_what_is_left(cli: ToyCli) -> None:
     assert cli.encoded == 6
 
 
+def test_what_a_run_wrote_is_no_photo_unless_it_is_named(cli: ToyCli) -> None:
+    for place, output in ((".", "out"), (".", "elsewhere"), ("photos", "photos")):  # the last one holds photos and results alike
+        for _ in range(2):
+            code, out, err = cli("segment", place, "red", "-o", output)
+            assert (code, err) == (0, "")
+            assert f"3 photos in {output}" in out
+    assert "3 photos in maps" in cli("semantic", "**/*.png", "red", "green")[1]
+    Image.open("photos/one.png").save("out/mine.png")  # beside the results of this run, where no record tells
+    assert "3 photos in out" in cli("segment", ".", "red")[1]
+    assert "2 photos in out" in cli("segment", "out/mine.png", "out/one/overlay.png", "red")[1]
+
+
 def test_another_question_is_not_done(cli: ToyCli) -> None:
     cli("segment", "photos/one.png", "red")
     _, out, _ = cli("segment", "photos/one.png", "green")
