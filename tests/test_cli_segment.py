@@ -211,17 +211,28 @@ def test_many_photos_are_summed_up_by_prompt(cli: ToyCli) -> None:
         (("track", "photos", "--objects", "nowhere.png"), 1, "nowhere.png cannot be read as a picture: No such file or directory."),
         (("semantic", "photos/one.png", "red", "--background", "7"), 1, "0 to 1"),
         (("semantic", "nowhere.png", "red", "--background", "nan"), 1, "0 to 1"),
-        (("segmnt",), 2, "segmnt"),
+        (("segment", "photos/one.png", "red", "--modle", "pocket"), 2, "No such option: --modle"),
+        (("segment",), 2, "Missing argument 'PHOTO... PROMPT...'"),
+        (("panoptic", "photos/one.png", "a dog"), 2, "'a dog' is no photo, folder or glob"),
+        (("segmnt", "photos/one.png", "red"), 2, "No such command 'segmnt'. Did you mean 'segment'"),
     ],
 )
 def test_errors_are_one_line_and_have_a_code(cli: ToyCli, arguments: tuple[str, ...], code: int, says: str) -> None:
-    found, _, err = cli(*arguments)
+    found, out, err = cli(*arguments)
     assert found == code
     assert says in err
     assert "Traceback" not in err
-    if code != 2:
-        assert len(err.splitlines()) == 1
-        assert err.startswith("promptseg: ")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("promptseg: ")
+    assert not out
+    if code == 2:
+        assert err.endswith(f" See promptseg{'' if arguments[0] == 'segmnt' else f' {arguments[0]}'} --help.\n")
+
+
+def test_a_line_without_a_verb_shows_the_verbs(cli: ToyCli) -> None:
+    code, out, err = cli()
+    assert (code, err) == (2, "")
+    assert "segment" in out
 
 
 def test_the_version(cli: ToyCli) -> None:

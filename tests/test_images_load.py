@@ -143,7 +143,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         data = encoded(Image.fromarray(noise), kind)
         file.write_bytes(data[: len(data) * 2 // 3])
-        with pytest.raises(ImageError, match=f"cut.{kind.lower()}"):
+        with pytest.raises(ImageError, match=rf"cut\.{kind.lower()}.*(copy it again|save it as)"):
             images.load(file)
     empty = tmp_path / "nothing.jpg"
     empty.touch()
