@@ -103,6 +103,23 @@ def test_too_large_photos_are_refused(cli: ToyCli, monkeypatch: pytest.MonkeyPat
     assert "--max-pixels" in err
 
 
+def test_device_and_precision_reach_the_model(cli: ToyCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str, str]] = []
+
+    def load(name: str, *, device: str, precision: str, max_pixels: int) -> promptseg.Segmenter:
+        given.append((device, precision))
+        return toy_family.segmenter(device=device, precision=precision)
+
+    monkeypatch.setattr(promptseg.segmenter, "load", load)
+    assert cli("segment", "photos/one.png", "red", "--device", "cpu", "--precision", "bfloat16")[0] == 0
+    assert cli("segment", "photos/one.png", "red", "--overwrite")[0] == 0
+    assert given == [("cpu", "bfloat16"), ("auto", "auto")]
+    for option, wrong in (("--device", "abacus"), ("--precision", "exact")):
+        code, _, err = cli("segment", "photos/one.png", "red", option, wrong)
+        assert code == 1
+        assert wrong in err
+
+
 def test_tiles_reach_the_model(cli: ToyCli) -> None:
     cli("segment", "photos/one.png", "red", "--tile", "30")
     assert cli.encoded == 6
