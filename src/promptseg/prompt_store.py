@@ -19,7 +19,7 @@ from .notices import Notice
 
 AT_LEAST = 16  # texts in a list that is worth a file
 LIMIT = 128 * 2**20  # bytes of all files
-KINDS = {kind.__name__: kind for kind in (PromptTruncated, PromptUnread)}
+KINDS: dict[str, type[UserWarning]] = {kind.__name__: kind for kind in (PromptTruncated, PromptUnread)}
 
 __all__ = ["PromptStore"]
 
