@@ -52,9 +52,9 @@ def test_every_command_shown_exists_with_its_options() -> None:
     pages = [README, *(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))]
     shown = [line for page in pages for line in re.findall(r"(?:^\$ |`)promptseg ([a-z][^`\n]*)", page, re.MULTILINE)]
     assert {"segment", "semantic", "models", "pull", "eval"} <= {line.split()[0] for line in shown}
-    options = 0
+    root, options = get_command(app), 0
     for line in shown:
-        command, words = get_command(app), re.sub(r"""(["']).*?\1|#.*""", "", line).split()
+        command, words = root, re.sub(r"""(["']).*?\1|#.*""", "", line).split()
         while verbs := getattr(command, "commands", None):
             assert words, line
             assert words[0] in verbs, line

@@ -230,7 +230,7 @@ def test_a_file_of_a_known_checksum_is_compared_and_stays(tmp_path: Path, monkey
     official = [published for published in zoo.card(NAME).published if published.layout == "official"]
     card = replace(zoo.card(NAME), published=tuple(replace(published, sha256=sums) for published in official))
     monkeypatch.setattr(models.family("clipseg"), "CARDS", (card,))
-    zoo.convert([decoder, clip], NAME, tmp_path / "ours")
+    zoo.load_files([decoder, clip], NAME)
     torch.save(torch.load(clip, weights_only=True) | {"logit_scale": torch.tensor(1.0)}, clip)
     for files in ([decoder, clip], [decoder]):  # the second finds its companion by itself
         with pytest.raises(WeightsError, match=r"(?s)not the published ViT-B-16\.pt: its SHA-256.*Get it again.*another name"):
