@@ -103,6 +103,23 @@ def test_too_large_photos_are_refused(cli: ToyCli, monkeypatch: pytest.MonkeyPat
     assert "--max-pixels" in err
 
 
+def test_device_and_precision_reach_the_model(cli: ToyCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str, str]] = []
+
+    def load(name: str, *, device: str, precision: str, max_pixels: int) -> promptseg.Segmenter:
+        given.append((device, precision))
+        return toy_family.segmenter(device=device, precision=precision)
+
+    monkeypatch.setattr(promptseg.segmenter, "load", load)
+    assert cli("segment", "photos/one.png", "red", "--device", "cpu", "--precision", "bfloat16")[0] == 0
+    assert cli("segment", "photos/one.png", "red", "--overwrite")[0] == 0
+    assert given == [("cpu", "bfloat16"), ("auto", "auto")]
+    for option, wrong in (("--device", "abacus"), ("--precision", "exact")):
+        code, _, err = cli("segment", "photos/one.png", "red", option, wrong)
+        assert code == 1
+        assert wrong in err
+
+
 def test_tiles_reach_the_model(cli: ToyCli) -> None:
     cli("segment", "photos/one.png", "red", "--tile", "30")
     assert cli.encoded == 6
@@ -121,6 +138,18 @@ def test_a_second_run_does_only_what_is_left(cli: ToyCli) -> None:
     cli.segmenter._runner.features.clear()
     cli("segment", "photos", "red", "--overwrite")
     assert cli.encoded == 6
+
+
+def test_what_a_run_wrote_is_no_photo_unless_it_is_named(cli: ToyCli) -> None:
+    for place, output in ((".", "out"), (".", "elsewhere"), ("photos", "photos")):  # the last one holds photos and results alike
+        for _ in range(2):
+            code, out, err = cli("segment", place, "red", "-o", output)
+            assert (code, err) == (0, "")
+            assert f"3 photos in {output}" in out
+    assert "3 photos in maps" in cli("semantic", "**/*.png", "red", "green")[1]
+    Image.open("photos/one.png").save("out/mine.png")  # beside the results of this run, where no record tells
+    assert "3 photos in out" in cli("segment", ".", "red")[1]
+    assert "2 photos in out" in cli("segment", "out/mine.png", "out/one/overlay.png", "red")[1]
 
 
 def test_another_question_is_not_done(cli: ToyCli) -> None:
@@ -199,17 +228,28 @@ def test_many_photos_are_summed_up_by_prompt(cli: ToyCli) -> None:
         (("track", "photos", "--objects", "nowhere.png"), 1, "nowhere.png cannot be read as a picture: No such file or directory."),
         (("semantic", "photos/one.png", "red", "--background", "7"), 1, "0 to 1"),
         (("semantic", "nowhere.png", "red", "--background", "nan"), 1, "0 to 1"),
-        (("segmnt",), 2, "segmnt"),
+        (("segment", "photos/one.png", "red", "--modle", "pocket"), 2, "No such option: --modle"),
+        (("segment",), 2, "Missing argument 'PHOTO... PROMPT...'"),
+        (("panoptic", "photos/one.png", "a dog"), 2, "'a dog' is no photo, folder or glob"),
+        (("segmnt", "photos/one.png", "red"), 2, "No such command 'segmnt'. Did you mean 'segment'"),
     ],
 )
 def test_errors_are_one_line_and_have_a_code(cli: ToyCli, arguments: tuple[str, ...], code: int, says: str) -> None:
-    found, _, err = cli(*arguments)
+    found, out, err = cli(*arguments)
     assert found == code
     assert says in err
     assert "Traceback" not in err
-    if code != 2:
-        assert len(err.splitlines()) == 1
-        assert err.startswith("promptseg: ")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("promptseg: ")
+    assert not out
+    if code == 2:
+        assert err.endswith(f" See promptseg{'' if arguments[0] == 'segmnt' else f' {arguments[0]}'} --help.\n")
+
+
+def test_a_line_without_a_verb_shows_the_verbs(cli: ToyCli) -> None:
+    code, out, err = cli()
+    assert (code, err) == (2, "")
+    assert "segment" in out
 
 
 def test_the_version(cli: ToyCli) -> None:

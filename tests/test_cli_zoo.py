@@ -14,7 +14,9 @@ import toy_family
 from command_line import Cli
 from promptseg import load, zoo
 from promptseg.cli import doctor
+from promptseg.contracts import Published
 from promptseg.errors import ConfigError, UnknownModel, WeightsError, WeightsNotFound
+from promptseg.zoo import hub
 
 pytestmark = pytest.mark.usefixtures("sixth_family")
 
@@ -99,6 +101,19 @@ def test_pull_without_network_says_which_file_to_put_where(cli: Cli) -> None:
     assert code == 1
     assert "toy.pth" in err
     assert str(Path("cache", "models", "toy")) in err
+
+
+@pytest.mark.parametrize(("name", "offered"), [("clipseg-rd64", True), ("groupvit-gcc-yfcc", False), ("pocket", False)])
+def test_pull_offers_to_verify_what_can_be(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, offered: bool) -> None:
+    def download(published: Published, file: str, force: bool) -> Path:
+        return Path(str(published.hub), file)
+
+    monkeypatch.setattr(hub, "_fetch", download)
+    code, out, err = cli("pull", name)
+    assert (code, err) == (0, "")
+    assert f"{name}: " in out
+    assert (f"promptseg verify {name}" in out) is offered
+    assert ("model.safetensors" in out) is (name != "pocket")
 
 
 def test_verify_needs_published_values(cli: Cli) -> None:

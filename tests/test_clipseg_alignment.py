@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import runpy
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+import small_clipseg
+import small_photosets
+from promptseg import zoo
 from promptseg.errors import DataError
 from promptseg.models.clipseg.alignment import VARIANTS, Sample, clip_alignment
 from promptseg.models.clipseg.visual import normalise
@@ -66,3 +73,25 @@ def test_photos_with_too_few_things_are_left_out(model: Clip) -> None:
         clip_alignment(model, [(photo, {"dog": masks["dog"], "cat": masks["cat"]})])
     with pytest.raises(DataError, match="covers 99"):
         clip_alignment(model, samples(), min_area=0.99)
+
+
+def test_the_example_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a photograph of the replica that was given two things more."""
+    root = small_photosets.write(tmp_path / "sets") / "coco"
+    table = json.loads((root / "instances.json").read_text())
+    for image in table["images"][:1]:
+        (shown,) = (entry for entry in table["annotations"] if entry["image_id"] == image["id"])
+        for category in {1, 2, 3} - {shown["category_id"]}:
+            area = [[0, 0, 32, 0, 32, 48, 0, 48], [32, 0, 64, 0, 64, 48, 32, 48]][category % 2]
+            table["annotations"].append({**shown, "id": len(table["annotations"]), "category_id": category, "segmentation": [area]})
+    (root / "instances.json").write_text(json.dumps(table))
+    folder = zoo.save_folder(small_clipseg.model(), tmp_path / "model", "clipseg-rd64")
+    monkeypatch.setattr(sys, "argv", ["clip_alignment.py", "--data", str(root), "--model", str(folder), "--photos", "1"])
+    runpy.run_path(str(Path(__file__).parents[1] / "examples" / "clip_alignment.py"), run_name="__main__")
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["variant", "cosine", "P(object)", "gain", "paper"]
+    assert [line[:32].strip() for line in lines] == ["original", *VARIANTS]
+    figures = [[float(word) for word in line[32:].split()] for line in lines]
+    assert all(-1 <= cosine <= 1 and 0 <= probability <= 1 for cosine, probability, *_ in figures)
+    assert [row[3] for row in figures[1:]] == pytest.approx([gain for _, gain in VARIANTS.values()], abs=0.01)
+    assert len({gain for _, _, gain, *_ in figures}) > 5

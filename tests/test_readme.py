@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from command_line import Cli
+from promptseg.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,10 +48,19 @@ def test_the_first_command_finds_the_dog(monkeypatch: pytest.MonkeyPatch, capsys
     assert dog.sum() > 0.6 * mask.sum()
 
 
-def test_every_command_shown_exists(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_shown_exists_with_its_options() -> None:
     pages = [README, *(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))]
-    shown = {match for page in pages for match in re.findall(r"(?:^\$ |`)promptseg ([a-z]+)", page, re.MULTILINE)}
-    _, out, _ = Cli(monkeypatch, capsys)("--help")
-    assert {"segment", "semantic", "models", "pull", "eval"} <= shown
-    for verb in shown:
-        assert re.search(rf"^\W*{verb} ", out, re.MULTILINE), verb
+    shown = [line for page in pages for line in re.findall(r"(?:^\$ |`)promptseg ([a-z][^`\n]*)", page, re.MULTILINE)]
+    assert {"segment", "semantic", "models", "pull", "eval"} <= {line.split()[0] for line in shown}
+    root, options = get_command(app), 0
+    for line in shown:
+        command, words = root, re.sub(r"""(["']).*?\1|#.*""", "", line).split()
+        while verbs := getattr(command, "commands", None):
+            assert words, line
+            assert words[0] in verbs, line
+            command, words = verbs[words[0]], words[1:]
+        known = {name for parameter in command.params for name in parameter.opts}
+        given = [word.partition("=")[0].rstrip(",") for word in words if re.match("--?[a-z]", word)]
+        assert not [name for name in given if name not in known], line
+        options += len(given)
+    assert options > 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,8 +299,10 @@ def test_other_runtime_errors_are_not_taken_for_memory() -> None:
 def test_nan_is_an_error_that_names_the_way_out() -> None:
     ask = segmenter()
     ask.model.gain.data.fill_(torch.nan)
-    with pytest.raises(NumericalError, match="float32"):
-        ask(photo(), "red")
+    for card, way in (("toy", "damaged: get them again"), ("clipseg-rd64", "damaged: `promptseg verify clipseg-rd64` tells")):
+        ask._runner.card = replace(ask.card, name=card)
+        with pytest.raises(NumericalError, match=f"Try precision='float32'.*{way}"):
+            ask(photo(), "red")
 
 
 # --- device and precision ---------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from promptseg.zoo import hub
 from promptseg.zoo.configs import from_plain, to_plain
 
 NAME = "clipseg-rd64"
+CARD = zoo.card(NAME)
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +221,22 @@ def test_a_bare_file_needs_its_card_and_finds_its_companion(tmp_path: Path) -> N
     with pytest.raises(WeightsError, match=r"rd64-uni.pth and ViT-B-16.pt") as caught:
         zoo.load(decoder, card=NAME)
     assert any("token_embedding.weight" in name for name in caught.value.missing)
+
+
+def test_a_file_of_a_known_checksum_is_compared_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any(published.sha256.keys() == {"ViT-B-16.pt"} for published in CARD.published)
+    decoder, clip = write_published(tmp_path, "official")
+    sums = {"ViT-B-16.pt": hashlib.sha256(clip.read_bytes()).hexdigest()}
+    official = [published for published in zoo.card(NAME).published if published.layout == "official"]
+    card = replace(zoo.card(NAME), published=tuple(replace(published, sha256=sums) for published in official))
+    monkeypatch.setattr(models.family("clipseg"), "CARDS", (card,))
+    zoo.load_files([decoder, clip], NAME)
+    torch.save(torch.load(clip, weights_only=True) | {"logit_scale": torch.tensor(1.0)}, clip)
+    for files in ([decoder, clip], [decoder]):  # the second finds its companion by itself
+        with pytest.raises(WeightsError, match=r"(?s)not the published ViT-B-16\.pt: its SHA-256.*Get it again.*another name"):
+            zoo.load_files(files, NAME)
+    assert clip.is_file()
+    zoo.load_files([decoder, clip.rename(tmp_path / "mine.pt")], NAME)
 
 
 def test_paths_that_do_not_exist() -> None:

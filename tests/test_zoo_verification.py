@@ -82,9 +82,10 @@ def test_every_published_model_has_finite_values_of_the_right_shape() -> None:
 
 
 def test_models_without_published_values_name_those_that_have_some(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "REFERENCES", {"clipseg-rd16": ()})
-    with pytest.raises(ConfigError, match="clipseg-rd16"):
+    monkeypatch.setattr(verification, "REFERENCES", {NAME: (), "clipseg-rd16": (stand_in(photo, 0.5, 0.5),)})
+    with pytest.raises(ConfigError, match="have some: clipseg-rd16"):
         zoo.verify(NAME, photo)
+    assert [zoo.can_verify(name) for name in (NAME, "clipseg-rd16", "pocket")] == [False, True, False]
 
 
 def test_without_a_network_the_photo_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

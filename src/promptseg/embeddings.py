@@ -18,6 +18,7 @@ from torch import Tensor
 from .batching import in_batches
 from .caches import BoundedCache, digest
 from .contracts import PromptFeatures, View
+from .notices import Notice, held_back, tell
 from .prompt_store import PromptStore
 from .prompts import Blend, Exemplar, Prompt, Text
 
@@ -75,8 +76,16 @@ class PromptEmbedding:
         return f"PromptEmbedding({len(self)} encoded, {self.model!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt's ``condition`` (D,) and what there is to say about it each time that it is used, such as which of its words are lost."""
+
+    condition: Tensor
+    notices: tuple[Notice, ...] = ()
+
+
 class PromptEncoder:
-    """Decoded prompts -> their conditions, each distinct one encoded once and remembered by its content."""
+    """Decoded prompts -> their conditions, each distinct one encoded once and remembered by its content, with what was told about it."""
 
     def __init__(
         self,
@@ -86,32 +95,39 @@ class PromptEncoder:
     ) -> None:
         """``store``: where conditions of long lists of texts outlive the process."""
         self._encode, self._store = encode, store
-        self.cache: BoundedCache[Tensor] = BoundedCache(limit, tree_bytes)
+        self.cache: BoundedCache[EncodedPrompt] = BoundedCache(limit, tree_bytes)
 
     def __call__(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """At least one prompt, exemplars decoded; rows in prompt order."""
         keys = [prompt_key(prompt) for prompt in prompts]
         rows = {key: self.cache.get(key) for key in keys}
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if rows[key] is None}
-        conditions = self._encoded(missing)
-        for key, row in zip(missing, conditions, strict=True):
+        for key, row in zip(missing, self._encoded(missing), strict=True):
             self.cache.put(key, row)
             rows[key] = row
-        return PromptFeatures(tuple(prompts), torch.stack([row for row in map(rows.get, keys) if row is not None]))
+        found = {key: row for key, row in rows.items() if row is not None}
+        for row in found.values():
+            for notice in row.notices:
+                tell(*notice)
+        return PromptFeatures(tuple(prompts), torch.stack([found[key].condition for key in keys]))
 
-    def _encoded(self, missing: dict[str, Prompt]) -> list[Tensor]:
-        """Conditions of prompts that are not at hand, by their keys, from the store or computed."""
+    def _encoded(self, missing: dict[str, Prompt]) -> list[EncodedPrompt]:
+        """Prompts that are not at hand, by their keys, from the store or computed."""
         store = self._store if all(isinstance(prompt, Text) for prompt in missing.values()) else None
         kept = None if store is None else store.get(tuple(missing))
         if kept is not None:
-            return list(kept.clone().unbind())
+            return [EncodedPrompt(row, notices) for row, notices in zip(kept[0].clone().unbind(), kept[1], strict=True)]
         rows = in_batches(self._rows, list(missing.values()), _AT_ONCE, "prompts")
         if store is not None:
-            store.put(tuple(missing), rows)
+            store.put(tuple(missing), [row.condition for row in rows], [row.notices for row in rows])
         return rows
 
-    def _rows(self, prompts: Sequence[Prompt]) -> list[Tensor]:
-        return [row.clone() for row in self._encode(prompts).condition]  # clones: a view would keep the whole batch alive
+    def _rows(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+        with held_back() as notices:
+            conditions = [row.clone() for row in self._encode(prompts).condition]  # clones: a view would keep the whole batch alive
+        if notices and len(prompts) > 1:  # each by itself tells which of them it was
+            return [EncodedPrompt(row, self._rows([prompt])[0].notices) for row, prompt in zip(conditions, prompts, strict=True)]
+        return [EncodedPrompt(row, tuple(notices)) for row in conditions]
 
 
 def prompt_key(prompt: Prompt) -> str:

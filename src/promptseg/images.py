@@ -187,7 +187,7 @@ def _decoded(image: Any, max_pixels: int, what: str) -> Iterator[tuple[Image.Ima
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name} is not a picture that can be read; JPEG, PNG, WebP, TIFF, GIF and BMP are.") from None
+        raise ImageError(f"{name} is not a picture that can be read; save it as JPEG, PNG, WebP, TIFF, GIF or BMP.") from None
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist; check the path (it is taken from {os.getcwd()}).") from None
     except IsADirectoryError:
@@ -195,7 +195,9 @@ def _decoded(image: Any, max_pixels: int, what: str) -> Iterator[tuple[Image.Ima
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: {error} Pillow's limit is PIL.Image.MAX_IMAGE_PIXELS.") from None
     except Exception as error:  # decoders meet hostile bytes with struct.error, zlib.error, SyntaxError, KeyError, ...
-        raise ImageError(f"{name} cannot be decoded, it is damaged or cut off ({type(error).__name__}: {error}).") from error
+        raise ImageError(
+            f"{name} cannot be decoded, it is damaged or cut off ({type(error).__name__}: {error}); copy it again, or leave it out."
+        ) from error
 
 
 @contextmanager
@@ -268,7 +270,7 @@ def _deep_to_8bit(picture: Image.Image, name: str) -> NDArray[np.uint8]:
 
 def _check_size(height: int, width: int, max_pixels: int, name: str) -> None:
     if height < 1 or width < 1:
-        raise ImageError(f"{name} has no pixels ({width}x{height}).")
+        raise ImageError(f"{name} has no pixels ({width}x{height}); give a picture of at least 1x1.")
     if height * width > max_pixels:
         raise ImageError(
             f"{name} has {width}x{height} = {height * width / 1e6:.1f} million pixels, above the limit of {max_pixels / 1e6:g} million; "

@@ -87,11 +87,19 @@ class Runner:
         raw = self.network.decode(features, conditions, **options.decoding())
         prediction = tree_map(lambda tensor: tensor.to("cpu", torch.float32), raw)
         if prediction.logits.isnan().any():
-            raise NumericalError(
-                f"{self.card.name!r} computed logits that are not numbers, in {str(self.dtype).removeprefix('torch.')} on {self.device}. "
-                f"Try precision='float32'; if that does not help, the weights are damaged: promptseg verify {self.card.name}."
-            )
+            raise NumericalError(self._not_numbers())
         return prediction
+
+    def _not_numbers(self) -> str:
+        """What happened, and how to go on."""
+        from .zoo import can_verify
+
+        name = self.card.name
+        further = f"`promptseg verify {name}` tells" if can_verify(name) else "get them again, or take an earlier checkpoint"
+        return (
+            f"{name!r} computed logits that are not numbers, in {str(self.dtype).removeprefix('torch.')} on {self.device}. "
+            f"Try precision='float32'; if that does not help, the weights may be damaged: {further}."
+        )
 
     def _features(self, windows: Sequence[tuple[ImageEmbedding, int]]) -> list[Any]:
         """Features of views of one shape, given as (photo, number of the view); those that are not at hand are encoded in one batch."""

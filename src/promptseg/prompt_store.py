@@ -1,10 +1,11 @@
-"""Conditions of long class lists on disk, recognised by content: the list and the weights that encoded it.
+"""Conditions of long class lists on disk, and what was told about them, recognised by content: the list and the weights that encoded it.
 
 One file per list, the least recently used ones removed first. A file that cannot be read or written is as good as none.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from .caches import digest
+from .errors import PromptTruncated, PromptUnread
+from .notices import Notice
 
 AT_LEAST = 16  # texts in a list that is worth a file
 LIMIT = 128 * 2**20  # bytes of all files
+KINDS: dict[str, type[UserWarning]] = {kind.__name__: kind for kind in (PromptTruncated, PromptUnread)}
 
 __all__ = ["PromptStore"]
 
@@ -27,21 +31,25 @@ class PromptStore:
         self.folder, self._weights = folder, weights
         self._state: tuple[torch.dtype, str] | None = None
 
-    def get(self, keys: Sequence[str]) -> Tensor | None:
-        """The conditions (N, D) of the prompts with these keys, on the weights' device, or None."""
+    def get(self, keys: Sequence[str]) -> tuple[Tensor, list[tuple[Notice, ...]]] | None:
+        """The conditions (N, D) of the prompts with these keys, on the weights' device, and the notices of each; or None."""
         if len(keys) < AT_LEAST:
             return None
-        from safetensors.torch import load_file
+        from safetensors import safe_open
 
         path = self._path(keys)
         try:
-            found = load_file(path)["condition"]
+            with safe_open(path, "pt") as file:
+                found, told = file.get_tensor("condition"), json.loads(file.metadata()["notices"])
+            notices = [tuple((KINDS[kind], message) for kind, message in row) for row in told]
             os.utime(path)  # used last
         except Exception:  # missing, cut off, unreadable
             return None
-        return found.to(next(self._weights.parameters()).device) if len(found) == len(keys) else None
+        if not len(found) == len(notices) == len(keys):
+            return None
+        return found.to(next(self._weights.parameters()).device), notices
 
-    def put(self, keys: Sequence[str], rows: Sequence[Tensor]) -> None:
+    def put(self, keys: Sequence[str], rows: Sequence[Tensor], notices: Sequence[Sequence[Notice]]) -> None:
         """Keep what was computed."""
         if len(keys) < AT_LEAST:
             return
@@ -51,7 +59,8 @@ class PromptStore:
         unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"condition": torch.stack(list(rows)).cpu().contiguous()}, unfinished)
+            told = json.dumps([[(kind.__name__, message) for kind, message in row] for row in notices])
+            save_file({"condition": torch.stack(list(rows)).cpu().contiguous()}, unfinished, {"notices": told})
             unfinished.replace(path)
             self._tidy()
         except OSError:

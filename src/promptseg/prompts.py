@@ -96,7 +96,7 @@ class Blend:
         if not isinstance(self.text, Text) or not isinstance(self.exemplar, Exemplar):
             raise PromptError("Blend takes a text and an Exemplar, in this order: Blend('a dog', Exemplar(image, mask), 0.5).")
         if not 0 <= self.alpha <= 1:
-            raise PromptError(f"alpha is the weight of the text and lies in 0..1, not {self.alpha}.")
+            raise PromptError(f"alpha is the weight of the text and lies in 0..1, not {self.alpha}; 1 is the text alone, 0 the example.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +227,9 @@ def _check_box(box: Sequence[float]) -> None:
     try:
         x0, y0, x1, y1 = (float(value) for value in box)
     except (TypeError, ValueError):
-        raise PromptError(f"A box is (x0, y0, x1, y1) in pixels, not {box!r}.") from None
+        raise PromptError(f"A box is (x0, y0, x1, y1) in pixels, not {box!r}; give four numbers, such as (10, 20, 200, 150).") from None
     if not all(math.isfinite(value) for value in (x0, y0, x1, y1)) or x1 <= x0 or y1 <= y0:
-        raise PromptError(f"The box (x0={x0:g}, y0={y0:g}, x1={x1:g}, y1={y1:g}) is empty; x1 > x0 and y1 > y0 are needed.")
+        raise PromptError(
+            f"The box (x0={x0:g}, y0={y0:g}, x1={x1:g}, y1={y1:g}) is empty; give its left top corner first, "
+            "then the right bottom one: x1 > x0 and y1 > y0."
+        )

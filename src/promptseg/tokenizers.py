@@ -9,13 +9,13 @@ from __future__ import annotations
 import gzip
 import html
 import re
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from .errors import PromptError, PromptTruncated
+from .notices import tell
 
 if TYPE_CHECKING:
     import torch
@@ -93,9 +93,7 @@ class ClipTokenizer:
         import torch
 
         texts = (texts,) if isinstance(texts, str) else texts
-        rows: list[list[int]] = []
-        for text in texts:  # a loop, so that warnings point to the caller
-            rows.append([self.start, *self._fit(text, context - 2, truncate), self.end])
+        rows = [[self.start, *self._fit(text, context - 2, truncate), self.end] for text in texts]
         result = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=torch.long)
         for row, ids in zip(result, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids)
@@ -116,7 +114,7 @@ class ClipTokenizer:
             first -= 1
         lost = _short(self.decode(ids[first:]).strip())
         message = f"The model reads {room} of {len(ids)} tokens of {_short(text)!r}; these words are lost: {lost!r}. Shorten the phrase."
-        warnings.warn(message, PromptTruncated, stacklevel=3)
+        tell(PromptTruncated, message)
         return ids[:room]
 
 

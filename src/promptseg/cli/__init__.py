@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -32,7 +32,8 @@ from . import (
     verify,
 )
 
-STOPPED, INTERRUPTED = 1, 130
+STOPPED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # of the click that typer carries with it, or of the one beside it
 
 EPILOG = """[bold]First steps[/bold]
 
@@ -91,7 +92,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # where a name cannot be shown, the rest of the table is
     warnings.showwarning = lambda message, *_: print(f"promptseg: {message}", file=sys.stderr)
     try:
-        app([argument for argument in sys.argv[1:] if argument != "--debug"])
+        sys.exit(app([argument for argument in sys.argv[1:] if argument != "--debug"], standalone_mode=False))
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
+            sys.exit(WRONG_USAGE)
+        _stop(debug, _usage(error), WRONG_USAGE)
     except (PromptSegError, ImportError) as error:
         _stop(debug, str(error))
     except KeyboardInterrupt:
@@ -102,9 +107,15 @@ def main() -> None:
         _stop(debug, f"{type(error).__name__}: {error}. This was not foreseen: --debug shows where it happened, for a report.")
 
 
-def _stop(debug: bool, message: str) -> NoReturn:
+def _usage(error: Any) -> str:
+    """What is wrong with the line, and whose help tells how it should be."""
+    message, context = error.format_message(), error.ctx
+    return f"{message}{'' if message.endswith(('.', '?', '!')) else '.'} See {context.command_path if context else app.info.name} --help."
+
+
+def _stop(debug: bool, message: str, code: int = STOPPED) -> NoReturn:
     """End with one line, or with the traceback of the error that is being handled."""
     if debug:
         raise
     print(f"promptseg: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(STOPPED)
+    sys.exit(code)

@@ -64,7 +64,7 @@ def groups(
         raise typer.BadParameter("--vis draws every photo by itself: leave --token and --stage away; its modes name the stages.")
     if vis is None and (classes or background is not None):
         raise typer.BadParameter("Classes are named in the modes of --vis only, such as --vis input_pred_label; or see promptseg semantic.")
-    photos = sort_arguments(arguments, need_prompt=False)
+    photos = sort_arguments(arguments, output=output, need_prompt=False)
     if photos.prompts:
         raise typer.BadParameter(f"{photos.prompts[0]!r} is no photo, folder or glob; groups are found before anything is named.")
 

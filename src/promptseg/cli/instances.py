@@ -45,7 +45,7 @@ def instances(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, classes or (), need_prompt=False)
+    given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "instances", "classes": given.prompts, "threshold": threshold, "model": model_stamp(model)}
     request |= {"formats": wanted}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RECORD = "done.json"
 
-__all__ = ["OutputFolder", "Row", "model_stamp", "stamp"]
+__all__ = ["OutputFolder", "Row", "model_stamp", "recorded", "stamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,11 @@ class OutputFolder:
         record = {**self._asked(photo), "rows": [asdict(row) for row in rows], "files": files}
         (draft / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8", errors="surrogateescape")
         os.replace(draft / RECORD, folder / RECORD)
+
+
+def recorded(folder: Path) -> frozenset[str]:
+    """The files that a run wrote below a photo's folder, relative to it and with forward slashes; none in any other folder."""
+    return frozenset(_read(folder).get("files", ()))
 
 
 def stamp(file: str | Path) -> list[int]:

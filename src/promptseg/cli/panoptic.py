@@ -40,7 +40,7 @@ def panoptic(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, need_prompt=False)
+    given = sort_arguments(arguments, output=output, need_prompt=False)
     if given.prompts:
         raise typer.BadParameter(f"{given.prompts[0]!r} is no photo, folder or glob; classes are named with --thing and --stuff.")
     wanted = listed(formats, tuple(FORMATS), "format")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from ..errors import ImageError, PromptError
+from .outputs import recorded
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pnm"))
 
@@ -22,9 +25,14 @@ class Sorted:
     prompts: tuple[str, ...]
 
 
-def sort_arguments(arguments: Sequence[str], prompts: Iterable[str] = (), *, need_prompt: bool = True) -> Sorted:
+def sort_arguments(
+    arguments: Sequence[str], prompts: Iterable[str] = (), *, output: Path | None = None, need_prompt: bool = True
+) -> Sorted:
     """Files, folders (with all that lies below them) and globs are photos, anything else is a prompt; ``prompts`` are prompts whatever
     they look like. A name that ends like a photo or a folder but does not exist counts as one, so that a typing mistake is told as one.
+
+    What a run has written is no photo, unless it is named: a folder or glob gives nothing that lies below ``output``, the folder of this
+    run's results, unless it is in there itself, and nothing that the record of an earlier run lists.
 
     Raises:
         ImageError: no photo is left, a folder is not there, or a folder or glob holds none.
@@ -33,7 +41,7 @@ def sort_arguments(arguments: Sequence[str], prompts: Iterable[str] = (), *, nee
     photos: dict[Path, None] = {}
     phrases: list[str] = []
     for argument in arguments:
-        found = _photos(argument)
+        found = _photos(argument, output)
         photos.update(dict.fromkeys(found or ()))
         if found is None:
             phrases.append(argument)
@@ -45,7 +53,7 @@ def sort_arguments(arguments: Sequence[str], prompts: Iterable[str] = (), *, nee
     return Sorted(tuple(photos), tuple(phrases))
 
 
-def _photos(argument: str) -> list[Path] | None:
+def _photos(argument: str, output: Path | None) -> list[Path] | None:
     """The photos that an argument names; None when it is a prompt."""
     if not argument.strip():
         raise PromptError("An argument is empty. Say what to look for, such as 'a dog', or write . for this folder.")
@@ -53,16 +61,34 @@ def _photos(argument: str) -> list[Path] | None:
     if argument.endswith(("/", "\\")) and not path.is_dir():
         raise ImageError(f"There is no folder {argument}. Check the path; a prompt does not end in a slash.")
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _is_photo(file) and file.is_file())
+        found = _without_results((file for file in path.rglob("*") if _is_photo(file) and file.is_file()), path, output)
     elif path.exists() or (_is_photo(path) and not glob.has_magic(argument)):
         return [path]
     else:
-        found = sorted(Path(name) for name in glob.glob(argument, recursive=True) if _is_photo(Path(name)))
+        start = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        found = _without_results((Path(name) for name in glob.glob(argument, recursive=True) if _is_photo(Path(name))), start, output)
         if not found and not _is_photo(path):
             return None  # "where is the dog?" has a glob's question mark, but fits no file
     if not found:
-        raise ImageError(f"{argument} holds no photo. Files that end in {', '.join(sorted(SUFFIXES))} are taken.")
+        raise ImageError(
+            f"{argument} holds no photo. Files that end in {', '.join(sorted(SUFFIXES))} are taken, results of a run only by name."
+        )
     return found
+
+
+def _without_results(files: Iterable[Path], start: Path, output: Path | None) -> list[Path]:
+    """The files found from ``start`` on, in order, but for those that a run wrote."""
+    results = output and output.resolve()
+    if results and start.resolve().is_relative_to(results):
+        results = None  # photos and results share a folder: only the records tell them apart
+    written = cache(recorded)
+
+    def ours(file: Path) -> bool:
+        if results and file.parent.resolve().is_relative_to(results):
+            return True
+        return any(file.relative_to(folder).as_posix() in written(folder) for folder in (file.parent, file.parent.parent))
+
+    return sorted(file for file in files if not ours(file))
 
 
 def _path(argument: str) -> Path:

@@ -21,5 +21,5 @@ def pull(
             typer.echo(f"{name}: licence of the weights: {zoo.card(name).weights_license}")
         paths = zoo.pull(name, force=force)
         typer.echo(f"{name}: {', '.join(map(str, paths))}")
-        if zoo.card(name).published:
+        if zoo.can_verify(name):
             typer.echo(f"Is it the model of the paper? promptseg verify {name}")

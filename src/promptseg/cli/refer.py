@@ -39,7 +39,7 @@ def refer(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments)
+    given = sort_arguments(arguments, output=output)
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "refer", "expressions": given.prompts, "model": model_stamp(model), "formats": wanted}
 

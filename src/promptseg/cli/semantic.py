@@ -63,7 +63,7 @@ def semantic(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, classes or (), need_prompt=False)
+    given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
     request |= {"formats": wanted, "tile": tile, "mode": mode, "max_classes": max_classes}

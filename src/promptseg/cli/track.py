@@ -49,7 +49,7 @@ def track(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, need_prompt=False)
+    given = sort_arguments(arguments, output=output, need_prompt=False)
     if given.prompts:
         raise typer.BadParameter(f"{given.prompts[0]!r} is no photo, folder or glob.")
     if objects is not None and (points or boxes or scribbles or masks):

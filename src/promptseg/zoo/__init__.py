@@ -6,7 +6,7 @@ load(name_or_path, card=None)                  a network and its card
 from_official(card, *state_dicts), to_official(model, layout)    published tensor names, both ways, strictly
 convert(files, card, output), save_folder, load_folder           our folder format
 read_weights(path)                             any weight file as names and tensors, without running anything of it
-verify(name)                                   are these the published weights?
+verify(name), can_verify(name)                 are these the published weights? is anything published to tell it by?
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from .checkpoints import convert, from_official, load_files, load_folder, save_f
 from .hub import pull
 from .locations import here, how_to_get, load, own_folder, size_on_disk, weights
 from .reading import read_weights
-from .verification import Check, Verification, verify
+from .verification import Check, Verification, can_verify, verify
 
 __all__ = [
     "Check",
     "Verification",
+    "can_verify",
     "card",
     "cards",
     "config",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -133,23 +134,51 @@ def convert(files: Sequence[str | PathLike[str]], card: str, output: str | PathL
 
 
 def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
-    """The network of a card from published files. A decoder file finds its companions in its own folder."""
-    find_card(card)
+    """The network of a card from published files. A decoder file finds its companions in its own folder.
+
+    Raises:
+        UnknownModel, WeightsNotFound, UnsafeFile, WeightsError: see `from_official` and `read_weights`.
+        WeightsError: a file is called as one whose SHA-256 is known, and has another.
+    """
+    entry = find_card(card)
     if not files:
         raise WeightsNotFound("No weight file was named.")
     paths = [Path(file) for file in files]
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
+    _check_sums(entry, paths)
     try:
         return _accompanied(from_official(card, *map(read_weights, paths)), folder)
     except WeightsError as error:
-        entry = find_card(card)
         companions = _companions(entry, paths)
         if error.missing and not companions and entry.published:
             sets = "; or ".join(" and ".join(published.files) for published in entry.published)
             error.args = (f"{error} {card} is published as {sets}.",)
         if not error.missing or not companions:
             raise
+        _check_sums(entry, [path for path in companions if path not in paths])
         return from_official(card, *map(read_weights, companions))
+
+
+def sha256(path: Path) -> str:
+    """A file's checksum, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_sums(entry: Card, paths: Sequence[Path]) -> None:
+    """Compare files of known names with what was published under them; they are the user's and stay.
+
+    Raises:
+        WeightsError: one differs.
+    """
+    known = {name: (checksum, published) for published in entry.published for name, checksum in published.sha256.items()}
+    for path in paths:
+        checksum, published = known.get(path.name, ("", None))
+        if published and path.is_file() and (found := sha256(path)) != checksum:
+            raise WeightsError(
+                f"{path} is not the published {path.name}: its SHA-256 is {found} instead of {checksum}. Get it again ({published.url}), "
+                "or give it another name where it is meant to be another."
+            )
 
 
 def _accompanied(model: nn.Module, folder: Path) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from ..contracts import Published
 from ..errors import WeightsError, WeightsNotFound
 from .catalogue import card as find_card
+from .checkpoints import sha256
 from .locations import here, how_to_get, weights
 
 CONNECT_S = 3.0  # for each address of the Hub; a reply may take longer
@@ -104,9 +104,7 @@ def check(path: Path, known: Mapping[str, str]) -> None:
     expected = known.get(path.name) or (stored.name if re.fullmatch("[0-9a-f]{64}", stored.name) else None)
     if expected is None:
         return
-    with stored.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if (found := sha256(stored)) != expected:
         stored.unlink()
         raise WeightsError(
             f"{path.name} has the SHA-256 {found} instead of {expected}: the download is damaged and was removed. Pull again."

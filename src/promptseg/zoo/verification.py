@@ -79,12 +79,21 @@ def references_of(name: str) -> Sequence[Reference]:
     Raises:
         ConfigError: there are none.
     """
-    known = {entry.name: _module(entry.family).REFERENCES for entry in cards() if _has_module(entry.family)}
-    found: Sequence[Reference] = known.get(name, {}).get(name, ())
-    if not found:
-        able = ", ".join(entry for entry, references in known.items() if entry in references)
-        raise ConfigError(f"No outputs of {name!r} are published to compare with. Models that have some: {able}.")
-    return found
+    known = _known()
+    if name not in known:
+        raise ConfigError(f"No outputs of {name!r} are published to compare with. Models that have some: {', '.join(known)}.")
+    return known[name]
+
+
+def can_verify(name: str) -> bool:
+    """Whether values of a card are published, so that `verify` has something to compare with."""
+    return name in _known()
+
+
+def _known() -> dict[str, Sequence[Reference]]:
+    able = [entry for entry in cards() if _has_module(entry.family)]
+    found = {entry.name: _module(entry.family).REFERENCES.get(entry.name, ()) for entry in able}
+    return {name: references for name, references in found.items() if references}
 
 
 def compare(reference: Reference, observed: Sequence[Mapping[str, Any]]) -> list[Check]:

@@ -6,7 +6,6 @@ sentence encoder) and image regions (pooled from the tower) share; the decoder a
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from ...nn import views as default_views
 from ...nn.conversion import join, load
 from ...nn.efficientnet import EfficientNetLite
 from ...nn.efficientnet_config import HEAD
+from ...notices import tell
 from ...prompts import Blend, Exemplar, Prompt, Text, as_prompts
 from .config import PocketConfig
 from .decoder import Decoder, Neck, PocketImage, region_width
@@ -131,9 +131,7 @@ class Model(nn.Module):
         if isinstance(prompt, Text):
             wordings = [template.replace("{}", prompt.text) for template in prompt.templates] or [prompt.text]
             if not self.text([prompt.text]).any():
-                warnings.warn(
-                    f"pocket reads English words and knows none in {prompt.text!r}; its mask is empty.", PromptUnread, stacklevel=2
-                )
+                tell(PromptUnread, f"pocket reads English words and knows none in {prompt.text!r}; its mask is empty.")
                 return torch.zeros(self.config.text_width, device=self.class_keys.device)
             return F.normalize(self.text(wordings).mean(0), dim=-1)
         if isinstance(prompt, Exemplar):
