@@ -17,8 +17,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from masks_of import masks, of_array, photo, three
-from promptseg import Instances, Mask, Masks, Points, Text, memory
+from promptseg import Instances, Mask, Masks, Points, Text, memory, regions
 from promptseg.errors import DataError, ExportError, ImageError, MemoryLimitError
+from promptseg.rle import Rle
+from promptseg.sources import RunSource
 from promptseg.writers import FORMATS
 from test_polygons import fill
 
@@ -35,9 +37,13 @@ def none() -> Masks:
 
 
 @settings(deadline=None, max_examples=40)
-@given(array=masks(), score=st.floats(0, 1))
-def test_png_npz_and_index_give_the_mask_back(tmp_path_factory: pytest.TempPathFactory, array: BoolArray, score: float) -> None:
-    folder, result = tmp_path_factory.mktemp("result"), of_array(array, "ein Öl/Bild", score)
+@given(array=masks(), score=st.floats(0, 1), least=st.floats(0, 1), feather=st.sampled_from([0, 0, 1, 2.5]))
+def test_png_npz_and_index_give_the_mask_back(
+    tmp_path_factory: pytest.TempPathFactory, array: BoolArray, score: float, least: float, feather: float
+) -> None:
+    runs = RunSource(Rle.encode(array))
+    mask = Mask(runs, Text("ein Öl/Bild"), presence=score, presence_threshold=least).feather(feather)
+    folder, result = tmp_path_factory.mktemp("result"), Masks([mask], mask.size)
     result.save(folder, EVERYTHING)
     result.save(folder / "alone.npz")
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(result.to_png()[0]))) == 255, array)
@@ -46,7 +52,9 @@ def test_png_npz_and_index_give_the_mask_back(tmp_path_factory: pytest.TempPathF
         again = Masks.load(path)
         assert np.array_equal(again.to_numpy(), result.to_numpy())
         assert again.labels == ["ein Öl/Bild"]
-        assert again.scores == result.scores
+        assert again[0].score == score
+        assert again.present.tolist() == [score >= least]
+        assert np.array_equal(again[0].probabilities, regions.feather(array, feather))
     with np.load(folder / "masks.npz") as archive:
         assert np.array_equal(archive["masks"], array[None])
 

@@ -207,9 +207,9 @@ class Exports(ABC):
         """Write a folder, or one file whose suffix says what: .png or .jpg the overlay, .json COCO, .geojson, .txt YOLO, .npz.
 
         In a folder the ``formats``, any of overlay, png, coco, geojson, yolo, npz (by default the first two), become ``overlay.png``,
-        ``masks/000-NAME.png``, ``coco.json``, ``masks.geojson``, ``yolo.txt`` and ``masks.npz``; an index that `load` reads back
-        losslessly is written last: where it is, all is. Every mask is made once for all formats. The other arguments are those of
-        `to_geojson` and `to_coco`. Returns the paths that were written.
+        ``masks/000-NAME.png``, ``coco.json``, ``masks.geojson``, ``yolo.txt`` and ``masks.npz``; an index, from which `load` gives the
+        same pixels, scores and soft edges again, is written last: where it is, all is. A model's ``probabilities`` are not kept. Every
+        mask is made once for all formats. The other arguments are those of `to_geojson` and `to_coco`. Returns the paths that were written.
 
         Raises:
             ExportError: an unknown format or suffix, or a place that cannot be written.

@@ -102,7 +102,8 @@ class Masks(Sequence[Mask], Exports):
     def load(cls, path: str | os.PathLike[str]) -> Masks:
         """Read back what `save` wrote: a folder, its index file, or a ``.npz``.
 
-        Prompts that show a picture come back as their name only.
+        Masks, scores, soft edges and presence are as they were; a mask is kept as its pixels, so of a model's ``probabilities`` only the
+        score comes back. Prompts that show a picture come back as their name only; from a ``.npz``, which has no room for more, all do.
 
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.

@@ -13,16 +13,18 @@ import numpy as np
 from .errors import DataError, PromptSegError
 from .masks import Mask
 from .prompts import Box, Classes, Points, Prompt, Scribble, Text
+from .regions import checked_radius
 from .rle import Rle
 from .sources import RunSource
 
 __all__ = ["index_entry", "read_index", "read_masks"]
 
+COLUMNS = ("labels", "scores", "presence_thresholds", "feathers", "classes")  # of a .npz, beside the masks
 WHOLE = {"Text": Text, "Points": Points, "Box": Box, "Scribble": Scribble, "Classes": Classes}  # prompts that JSON holds completely
 
 
 def index_entry(mask: Mask) -> dict[str, Any]:
-    """What an index needs to give the mask back: its prompt, its runs and from which score it counts as present."""
+    """What an index needs to give the mask back: its prompt, its runs, how soft its edge is and from which score it counts as present."""
     kind = type(mask.prompt).__name__
     prompt = {"type": kind} | (asdict(mask.prompt) if kind in WHOLE else {})
     counts = mask.runs.to_string()
@@ -30,6 +32,7 @@ def index_entry(mask: Mask) -> dict[str, Any]:
         "prompt": prompt,
         "presence_threshold": mask.presence_threshold,
         "segmentation": {"size": list(mask.size), "counts": counts},
+        "feather": mask.softness,
     }
 
 
@@ -77,7 +80,8 @@ def _mask(entry: dict[str, Any]) -> Mask:
     fields = dict(entry["prompt"])
     make = WHOLE.get(fields.pop("type"))
     prompt: Prompt = Text(entry["label"]) if make is None else make(**{name: _tuples(value) for name, value in fields.items()})
-    return Mask(RunSource(runs), prompt, presence=entry["score"], presence_threshold=entry["presence_threshold"])
+    source = RunSource(runs, checked_radius(entry.get("feather", 0)))
+    return Mask(source, prompt, presence=entry["score"], presence_threshold=entry["presence_threshold"])
 
 
 def _tuples(value: Any) -> Any:
@@ -89,19 +93,23 @@ def _read_npz(path: Path) -> tuple[list[Mask], dict[str, Any]]:
     """Mask by mask, never all of them at once."""
     try:
         with zipfile.ZipFile(path) as archive:
-            with archive.open("labels.npy") as file:
-                labels = np.lib.format.read_array(file, allow_pickle=False)
-            with archive.open("scores.npy") as file:
-                scores = np.lib.format.read_array(file, allow_pickle=False)
-            with archive.open("classes.npy") as file:
-                classes = np.lib.format.read_array(file, allow_pickle=False)
+            labels, scores, thresholds, feathers, classes = (_column(archive, name) for name in COLUMNS)
             with archive.open("masks.npy") as file:
                 runs, size = _read_runs(file)
-        rows = zip(runs, labels.tolist(), scores.tolist(), strict=True)
-        masks = [Mask(RunSource(one), Text(label), presence=score) for one, label, score in rows]
+        masks = [
+            Mask(RunSource(one, checked_radius(feather)), Text(label), presence=score, presence_threshold=threshold)
+            for one, label, score, threshold, feather in zip(runs, labels, scores, thresholds, feathers, strict=True)
+        ]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, PromptSegError) as error:
         raise DataError(f"{path} cannot be read as a saved result: {error}") from error
-    return masks, {"size": size, "labels": classes.tolist()}
+    return masks, {"size": size, "labels": classes}
+
+
+def _column(archive: zipfile.ZipFile, name: str) -> list[Any]:
+    """One entry per mask."""
+    with archive.open(f"{name}.npy") as file:
+        values: list[Any] = np.lib.format.read_array(file, allow_pickle=False).tolist()
+    return values
 
 
 def _read_runs(file: IO[bytes]) -> tuple[list[Rle], tuple[int, int]]:

@@ -176,7 +176,7 @@ class YoloWriter:
 
 
 class NpzWriter:
-    """``masks`` (N, H, W) bool, ``scores`` (N,), ``labels`` (N,) str, ``classes`` (N,) int."""
+    """``masks`` (N, H, W) bool, ``labels`` (N,) str, ``classes`` (N,) int, ``scores``, ``presence_thresholds`` and ``feathers`` (N,) float."""
 
     def __init__(self, job: Job, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,9 @@ class NpzWriter:
     def close(self) -> None:
         masks = self._result._masks()
         self._file.close(
-            scores=np.array([mask.score for mask in masks], dtype=np.float32),
+            scores=np.array([mask.score for mask in masks], dtype=np.float64),
+            presence_thresholds=np.array([mask.presence_threshold for mask in masks], dtype=np.float64),
+            feathers=np.array([mask.softness for mask in masks], dtype=np.float64),
             labels=np.array([mask.label for mask in masks], dtype=np.str_),
             classes=np.array(self._result._classes()[1], dtype=np.int64),
         )
