@@ -165,6 +165,26 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str) -> None:
             Masks.load(path)
 
 
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_damage_of_every_kind_is_named(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever a byte or an entry has become, reading gives a result or a `DataError`."""
+    folder = tmp_path_factory.mktemp("result")
+    parts = of_array(np.eye(5, dtype=bool)).split()
+    parts.save(folder, "npz")
+    head = json.loads((folder / "instances.json").read_text())
+    place = data.draw(st.sampled_from([head, head["masks"][0], head["masks"][0]["segmentation"], head["masks"][0]["prompt"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(st.sampled_from([None, -1, 3.5, "", "x", [], [0], [[]], {}]))
+    (folder / "instances.json").write_text(json.dumps(head))
+    content = bytearray((folder / "masks.npz").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "masks.npz").write_bytes(content)
+    for read, path in ((Instances.load, folder), (Masks.load, folder / "masks.npz"), (Instances.load, folder / "masks.npz")):
+        with contextlib.suppress(DataError):
+            assert len(read(path)) == 1
+
+
 def test_impossible_places_and_formats(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, formats, says in (

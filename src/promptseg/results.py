@@ -20,7 +20,7 @@ from .maps import PanopticMap, Segment, SemanticMap
 from .masks import Mask
 from .prompts import Prompt
 from .sources import Canvas, LogitSource, Upsample
-from .storage import index_entry, read_masks
+from .storage import index_entry, read_masks, taken_apart
 
 if TYPE_CHECKING:
     from .prompts import ImageInput
@@ -108,8 +108,9 @@ class Masks(Sequence[Mask], Exports):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        masks, head = read_masks(Path(path), "Masks", cls.INDEX)
-        return cls(masks, (head["size"][0], head["size"][1]), photo=head.get("photo"), model=head.get("model", ""))
+        with taken_apart(Path(path), cls.INDEX):
+            masks, head = read_masks(Path(path), "Masks", cls.INDEX)
+            return cls(masks, (head["size"][0], head["size"][1]), photo=head.get("photo"), model=head.get("model", ""))
 
     # --- the sequence ---
 
@@ -235,11 +236,12 @@ class Instances(Masks):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        masks, head = read_masks(Path(path), "Instances", cls.INDEX, "classes")
-        labels = [head["classes"][index] for index in head["labels"]]
-        size = (head["size"][0], head["size"][1])
-        boxes = None if None in head["boxes"] else head["boxes"]
-        return cls(masks, size, labels=labels, classes=head["classes"], boxes=boxes, photo=head.get("photo"), model=head.get("model", ""))
+        with taken_apart(Path(path), cls.INDEX):
+            masks, head = read_masks(Path(path), "Instances", cls.INDEX, "classes")
+            labels, classes = [head["classes"][index] for index in head["labels"]], head["classes"]
+            boxes = None if None in head["boxes"] else head["boxes"]
+            size, photo, model = (head["size"][0], head["size"][1]), head["photo"], head["model"]
+            return cls(masks, size, labels=labels, classes=classes, boxes=boxes, photo=photo, model=model)
 
     @property
     def boxes(self) -> FloatArray:

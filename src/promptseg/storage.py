@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from .errors import DataError, PromptSegError
+from .errors import DataError
 from .masks import Mask
 from .prompts import Box, Classes, Points, Prompt, Scribble, Text
 from .regions import checked_radius
 from .rle import Rle
 from .sources import RunSource
 
-__all__ = ["index_entry", "read_index", "read_masks"]
+__all__ = ["index_entry", "read_index", "read_masks", "taken_apart"]
 
 COLUMNS = ("labels", "scores", "presence_thresholds", "feathers", "classes")  # of a .npz, beside the masks
 WHOLE = {"Text": Text, "Points": Points, "Box": Box, "Scribble": Scribble, "Classes": Classes}  # prompts that JSON holds completely
@@ -41,16 +43,26 @@ def read_masks(path: Path, kind: str, name: str, *needed: str) -> tuple[list[Mas
     mask, and ``boxes``, the detector's, None where there was none.
 
     Raises:
-        DataError: nothing is there, or it is damaged or another kind of result.
+        DataError: nothing is there, or it is another kind of result. Damage raises anything: see `taken_apart`.
     """
+    if path.suffix == ".npz" and needed:
+        raise DataError(f"{path} does not hold {' and '.join(needed)}; read it with Masks.load(), or give the folder that save() wrote.")
     if path.suffix == ".npz":
         return _read_npz(path)
     head = read_index(path, kind, name, "masks", *needed)
+    entries = head.pop("masks")
+    columns = {"labels": [entry["class"] for entry in entries], "boxes": [entry.get("detected") for entry in entries]}
+    return [_mask(entry) for entry in entries], head | columns
+
+
+@contextmanager
+def taken_apart(path: Path, name: str) -> Iterator[None]:
+    """Whatever a damaged index does to those who take it apart becomes a `DataError` that names the file."""
     try:
-        entries = head.pop("masks")
-        columns = {"labels": [entry["class"] for entry in entries], "boxes": [entry.get("detected") for entry in entries]}
-        return [_mask(entry) for entry in entries], head | columns
-    except (KeyError, TypeError, ValueError, PromptSegError) as error:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
         raise DataError(f"{path / name if path.is_dir() else path} is damaged: {error!r}. Save the result again.") from error
 
 
@@ -100,7 +112,7 @@ def _read_npz(path: Path) -> tuple[list[Mask], dict[str, Any]]:
             Mask(RunSource(one, checked_radius(feather)), Text(label), presence=score, presence_threshold=threshold)
             for one, label, score, threshold, feather in zip(runs, labels, scores, thresholds, feathers, strict=True)
         ]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, PromptSegError) as error:
+    except Exception as error:  # hostile bytes raise BadZipFile, zlib.error, NotImplementedError, TypeError, ...
         raise DataError(f"{path} cannot be read as a saved result: {error}") from error
     return masks, {"size": size, "labels": classes}
 

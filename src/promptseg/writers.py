@@ -176,7 +176,7 @@ class YoloWriter:
 
 
 class NpzWriter:
-    """``masks`` (N, H, W) bool, ``labels`` (N,) str, ``classes`` (N,) int, ``scores``, ``presence_thresholds`` and ``feathers`` (N,) float."""
+    """``masks`` (N, H, W) bool, ``labels`` (N,) str, ``classes`` (N,) int, ``scores``, ``presence_thresholds``, ``feathers`` (N,) float."""
 
     def __init__(self, job: Job, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
