@@ -17,11 +17,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from masks_of import masks, of_array, photo, three
-from promptseg import Instances, Mask, Masks, Points, Text, memory, regions
+from promptseg import Instances, Mask, Masks, PanopticMap, Points, SemanticMap, Text, memory, regions
 from promptseg.errors import DataError, ExportError, ImageError, MemoryLimitError
+from promptseg.exports import VERTEX_BYTES
+from promptseg.results import Segment
 from promptseg.rle import Rle
 from promptseg.sources import RunSource
-from promptseg.writers import FORMATS
+from promptseg.writers import BY_SUFFIX, FORMATS
 from test_polygons import fill
 
 BoolArray = NDArray[np.bool_]
@@ -182,7 +184,9 @@ def test_damage_of_every_kind_is_named(tmp_path_factory: pytest.TempPathFactory,
     (folder / "masks.npz").write_bytes(content)
     for read, path in ((Instances.load, folder), (Masks.load, folder / "masks.npz"), (Instances.load, folder / "masks.npz")):
         with contextlib.suppress(DataError):
-            assert len(read(path)) == 1
+            again = read(path)
+            assert again.present.shape == (len(again),)
+            assert again.to_numpy().shape == (len(again), *again.size)
 
 
 def test_impossible_places_and_formats(tmp_path: Path) -> None:
@@ -297,22 +301,67 @@ def test_dense_exports_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> No
         three().to_geojson()
 
 
+def test_outlines_may_take_so_much_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    squares = Masks([of_array(np.kron(np.eye(2), np.ones((2, 2))) > 0)[0]] * 3, (4, 4))  # two rings of five corners each
+    whole = squares.to_geojson()
+    assert sum(len(polygon[0]) for polygon in whole["features"][0]["geometry"]["coordinates"]) == 10
+    monkeypatch.setattr("promptseg.exports.OUTLINES", 4 * 10 * VERTEX_BYTES)
+    assert squares.to_geojson() == whole
+    monkeypatch.setattr("promptseg.exports.OUTLINES", 4 * 10 * VERTEX_BYTES - 1)
+    for transform in (None, (1, 0, 0, 0, -1, 0), (0, 1, 0, 1, 0, 0)):
+        with pytest.raises(MemoryLimitError, match=r"of 3 masks take .* save\('masks.geojson'\)"):
+            squares.to_geojson(transform=transform)
+    assert squares.to_geojson(force=True) == whole
+
+
+def test_equal_coordinates_are_one_object() -> None:
+    """Half of the memory of a collection."""
+    rings = [
+        ring
+        for feature in of_array(np.eye(600, dtype=bool)).to_geojson(transform=(0.5, 0, 1000, 0, 0.5, 3000))["features"]
+        for polygon in feature["geometry"]["coordinates"]
+        for ring in polygon
+    ]
+    numbers = [number for ring in rings for corner in ring for number in corner]
+    assert len({id(number) for number in numbers}) == len(set(numbers)) == 2 * 601
+
+
 def test_free_memory_is_a_sensible_number() -> None:
     free = memory.free_bytes()
     assert free is None or 1e6 < free < 1e15
 
 
-@pytest.mark.parametrize("result", [none(), three()[2:], none().split()], ids=["no prompts", "empty mask", "no instances"])
-def test_every_export_takes_an_empty_result(result: Masks, tmp_path: Path) -> None:
-    count = len(result)
+NOTHING = np.full((60, 80), -1)
+EMPTY = {
+    "no prompts": none(),
+    "empty mask": three()[2:],
+    "no instances": none().split(),
+    "no classes": SemanticMap(NOTHING, []),
+    "classes without pixels": SemanticMap(NOTHING, ["sky", "grass"], scores=[0, 0], photo=photo()),
+    "no segments": PanopticMap(NOTHING, []),
+    "segments without pixels": PanopticMap(NOTHING, [Segment("sky", False)], photo=photo()),
+}
+
+
+@pytest.mark.parametrize("result", EMPTY.values(), ids=list(EMPTY))
+def test_every_export_takes_an_empty_result(result: Masks | SemanticMap | PanopticMap, tmp_path: Path) -> None:
+    count = len(result) if isinstance(result, Masks) else 0
     result.save(tmp_path, EVERYTHING)
-    assert np.array_equal(type(result).load(tmp_path).to_numpy(), np.zeros((count, 60, 80), bool))
+    for suffix in BY_SUFFIX:
+        assert result.save(tmp_path / f"one{suffix}") == [tmp_path / f"one{suffix}"]
+    again = type(result).load(tmp_path)
+    assert np.array_equal(again.to_numpy(), np.zeros((count, 60, 80), bool) if isinstance(result, Masks) else NOTHING)
+    assert again.scores.tolist() == result.scores.tolist() == [0] * len(result.scores)
     assert len(Masks.load(tmp_path / "masks.npz")) == count
+    assert json.loads((tmp_path / "one.json").read_text()) == result.to_coco()
     assert result.overlay().size == (80, 60)
-    assert len(result.to_png()) == len(result.to_coco()) == len(result.to_hf()) == len(result.to_supervision()) == count
+    assert len(result.to_coco()) == len(result.to_hf()) == len(result.to_supervision()) == len(result.boxes) == count
+    if isinstance(result, Masks):
+        assert len(result.to_png()) == count
+    else:
+        assert not np.asarray(Image.open(io.BytesIO(result.to_png()))).any()
     assert len(result.to_geojson()["features"]) == count
     assert result.to_yolo() == ""
-    assert result.scores.tolist() == [0] * count
     assert result._repr_html_().startswith("<img")
     assert repr(result)
 

@@ -210,7 +210,12 @@ class PanopticMap(LabelMap):
         return self.classes, [self.classes.index(self._names[index]) for index in self._shown]
 
     def _index_head(self, folder: Path) -> dict[str, Any]:
-        return super()._index_head(folder) | {"segments": [asdict(segment) for segment in self.segments]}
+        return super()._index_head(folder) | {"segments": [_plain(segment) for segment in self.segments]}
+
+
+def _plain(segment: Segment) -> dict[str, Any]:
+    """For JSON, which knows none of NumPy's numbers."""
+    return asdict(segment) | {"thing": bool(segment.thing), "score": float(segment.score)}
 
 
 def _checked(index: NDArray[Any], count: int) -> NDArray[np.integer]:

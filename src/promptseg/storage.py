@@ -93,7 +93,7 @@ def _mask(entry: dict[str, Any]) -> Mask:
     make = WHOLE.get(fields.pop("type"))
     prompt: Prompt = Text(entry["label"]) if make is None else make(**{name: _tuples(value) for name, value in fields.items()})
     source = RunSource(runs, checked_radius(entry.get("feather", 0)))
-    return Mask(source, prompt, presence=entry["score"], presence_threshold=entry["presence_threshold"])
+    return Mask(source, prompt, presence=float(entry["score"]), presence_threshold=float(entry["presence_threshold"]))
 
 
 def _tuples(value: Any) -> Any:
