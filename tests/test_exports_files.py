@@ -191,12 +191,14 @@ def test_damage_of_every_kind_is_named(tmp_path_factory: pytest.TempPathFactory,
 
 def test_impossible_places_and_formats(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path, formats, says in (
+    impossible: tuple[tuple[Path, Any, str], ...] = (
         (tmp_path / "a.xyz", None, "no format for the suffix '.xyz'"),
         (tmp_path / "a.npz", ["png"], "one file"),
-        (tmp_path / "out", ["png", "gif"], "Unknown format gif"),
+        (tmp_path / "out", ["png", "gif", 5], "Unknown format gif, 5"),
+        (tmp_path / "o\0t", None, "zero byte"),
         (tmp_path / "file", None, "cannot be written"),
-    ):
+    )
+    for path, formats, says in impossible:
         with pytest.raises(ExportError, match=says):
             three().save(path, formats)
 
@@ -206,7 +208,7 @@ def test_impossible_places_and_formats(tmp_path: Path) -> None:
 
 def test_coco_loads(tmp_path: Path) -> None:
     result = three()
-    entries = result.to_coco(image_id=7, category_ids=[11, 12, 13])
+    entries = result.to_coco(image_id=np.int64(7), category_ids=np.array([11, 12, 13]))
     json.dumps(entries)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -255,6 +257,8 @@ def test_geojson_rings_and_places(transform: tuple[float, ...] | None) -> None:
         ((1, 2, 3), None, "six numbers"),
         ((5, 0, 1, 6, 0, -1), None, "GDAL"),
         ((float("nan"),) * 6, None, "six"),
+        (5, None, "six numbers"),
+        ("abcdef", None, "six numbers"),
     ],
 )
 def test_impossible_transforms(transform: Any, crs: str | None, says: str) -> None:

@@ -14,7 +14,9 @@ import json, sys, threading, time
 import numpy as np, psutil
 from promptseg import Masks, Text
 size, count = (1000, 1300), 40
-logits = np.random.default_rng(0).normal(size=(count, 4, 5)).astype(np.float32) - 1
+random = np.random.default_rng(0)
+blobs, edges = np.kron(random.normal(size=(count, 4, 5)), np.ones((6, 6))), random.normal(size=(count, 24, 30))  # with ragged outlines
+logits = (blobs + 0.5 * edges - 1).astype(np.float32)
 result = Masks.from_logits(logits, size, [Text(str(index)) for index in range(count)], photo=np.zeros((*size, 3), np.uint8))
 exports = {
     "facts": lambda masks: masks.scores,

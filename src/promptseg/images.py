@@ -232,8 +232,8 @@ class _PillowLimit:
 
     def _set(self) -> None:
         # never below what Pillow refuses anyway: other threads' pictures are none of ours
-        raised = self._wanted and self._theirs is not None
-        Image.MAX_IMAGE_PIXELS = _Limit(max(2 * self._theirs, *self._wanted)) if raised else self._theirs
+        own = self._theirs
+        Image.MAX_IMAGE_PIXELS = _Limit(max(2 * own, *self._wanted)) if self._wanted and own is not None else own
 
 
 pillow_limit = _PillowLimit()
