@@ -53,7 +53,9 @@ def _peaks(folder: Path) -> dict[str, float]:
 
 
 def test_exports_stream(tmp_path: Path) -> None:
-    # what the allocator keeps for itself differs from run to run and only ever adds: the smallest of three runs counts
-    runs = [_peaks(tmp_path / str(attempt)) for attempt in range(3)]
-    for export in runs[0]:
-        assert min(run[export] for run in runs) < 45, export
+    # what the allocator keeps for itself differs from run to run and only ever adds: the smallest of up to three runs counts
+    least = _peaks(tmp_path / "0")
+    for attempt in ("1", "2"):
+        if max(least.values()) >= 45:
+            least = {export: min(peak, least[export]) for export, peak in _peaks(tmp_path / attempt).items()}
+    assert max(least.values()) < 45, least
