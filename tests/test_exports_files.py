@@ -17,9 +17,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from masks_of import masks, of_array, photo, three
-from promptseg import Instances, Mask, Masks, Points, Text, memory
+from promptseg import Instances, Mask, Masks, PanopticMap, Points, SemanticMap, Text, memory, regions
 from promptseg.errors import DataError, ExportError, ImageError, MemoryLimitError
-from promptseg.writers import FORMATS
+from promptseg.exports import VERTEX_BYTES
+from promptseg.results import Segment
+from promptseg.rle import Rle
+from promptseg.sources import RunSource
+from promptseg.writers import BY_SUFFIX, FORMATS
 from test_polygons import fill
 
 BoolArray = NDArray[np.bool_]
@@ -35,9 +39,13 @@ def none() -> Masks:
 
 
 @settings(deadline=None, max_examples=40)
-@given(array=masks(), score=st.floats(0, 1))
-def test_png_npz_and_index_give_the_mask_back(tmp_path_factory: pytest.TempPathFactory, array: BoolArray, score: float) -> None:
-    folder, result = tmp_path_factory.mktemp("result"), of_array(array, "ein Öl/Bild", score)
+@given(array=masks(), score=st.floats(0, 1), least=st.floats(0, 1), feather=st.sampled_from([0, 0, 1, 2.5]))
+def test_png_npz_and_index_give_the_mask_back(
+    tmp_path_factory: pytest.TempPathFactory, array: BoolArray, score: float, least: float, feather: float
+) -> None:
+    runs = RunSource(Rle.encode(array))
+    mask = Mask(runs, Text("ein Öl/Bild"), presence=score, presence_threshold=least).feather(feather)
+    folder, result = tmp_path_factory.mktemp("result"), Masks([mask], mask.size)
     result.save(folder, EVERYTHING)
     result.save(folder / "alone.npz")
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(result.to_png()[0]))) == 255, array)
@@ -46,7 +54,9 @@ def test_png_npz_and_index_give_the_mask_back(tmp_path_factory: pytest.TempPathF
         again = Masks.load(path)
         assert np.array_equal(again.to_numpy(), result.to_numpy())
         assert again.labels == ["ein Öl/Bild"]
-        assert again.scores == result.scores
+        assert again[0].score == score
+        assert again.present.tolist() == [score >= least]
+        assert np.array_equal(again[0].probabilities, regions.feather(array, feather))
     with np.load(folder / "masks.npz") as archive:
         assert np.array_equal(archive["masks"], array[None])
 
@@ -157,14 +167,38 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str) -> None:
             Masks.load(path)
 
 
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_damage_of_every_kind_is_named(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever a byte or an entry has become, reading gives a result or a `DataError`."""
+    folder = tmp_path_factory.mktemp("result")
+    parts = of_array(np.eye(5, dtype=bool)).split()
+    parts.save(folder, "npz")
+    head = json.loads((folder / "instances.json").read_text())
+    place = data.draw(st.sampled_from([head, head["masks"][0], head["masks"][0]["segmentation"], head["masks"][0]["prompt"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(st.sampled_from([None, -1, 3.5, "", "x", [], [0], [[]], {}]))
+    (folder / "instances.json").write_text(json.dumps(head))
+    content = bytearray((folder / "masks.npz").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "masks.npz").write_bytes(content)
+    for read, path in ((Instances.load, folder), (Masks.load, folder / "masks.npz"), (Instances.load, folder / "masks.npz")):
+        with contextlib.suppress(DataError):
+            again = read(path)
+            assert again.present.shape == (len(again),)
+            assert again.to_numpy().shape == (len(again), *again.size)
+
+
 def test_impossible_places_and_formats(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path, formats, says in (
+    impossible: tuple[tuple[Path, Any, str], ...] = (
         (tmp_path / "a.xyz", None, "no format for the suffix '.xyz'"),
         (tmp_path / "a.npz", ["png"], "one file"),
-        (tmp_path / "out", ["png", "gif"], "Unknown format gif"),
+        (tmp_path / "out", ["png", "gif", 5], "Unknown format gif, 5"),
+        (tmp_path / "o\0t", None, "zero byte"),
         (tmp_path / "file", None, "cannot be written"),
-    ):
+    )
+    for path, formats, says in impossible:
         with pytest.raises(ExportError, match=says):
             three().save(path, formats)
 
@@ -174,7 +208,7 @@ def test_impossible_places_and_formats(tmp_path: Path) -> None:
 
 def test_coco_loads(tmp_path: Path) -> None:
     result = three()
-    entries = result.to_coco(image_id=7, category_ids=[11, 12, 13])
+    entries = result.to_coco(image_id=np.int64(7), category_ids=np.array([11, 12, 13]))
     json.dumps(entries)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -223,6 +257,8 @@ def test_geojson_rings_and_places(transform: tuple[float, ...] | None) -> None:
         ((1, 2, 3), None, "six numbers"),
         ((5, 0, 1, 6, 0, -1), None, "GDAL"),
         ((float("nan"),) * 6, None, "six"),
+        (5, None, "six numbers"),
+        ("abcdef", None, "six numbers"),
     ],
 )
 def test_impossible_transforms(transform: Any, crs: str | None, says: str) -> None:
@@ -269,22 +305,67 @@ def test_dense_exports_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> No
         three().to_geojson()
 
 
+def test_outlines_may_take_so_much_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    squares = Masks([of_array(np.kron(np.eye(2), np.ones((2, 2))) > 0)[0]] * 3, (4, 4))  # two rings of five corners each
+    whole = squares.to_geojson()
+    assert sum(len(polygon[0]) for polygon in whole["features"][0]["geometry"]["coordinates"]) == 10
+    monkeypatch.setattr("promptseg.exports.OUTLINES", 4 * 10 * VERTEX_BYTES)
+    assert squares.to_geojson() == whole
+    monkeypatch.setattr("promptseg.exports.OUTLINES", 4 * 10 * VERTEX_BYTES - 1)
+    for transform in (None, (1, 0, 0, 0, -1, 0), (0, 1, 0, 1, 0, 0)):
+        with pytest.raises(MemoryLimitError, match=r"of 3 masks take .* save\('masks.geojson'\)"):
+            squares.to_geojson(transform=transform)
+    assert squares.to_geojson(force=True) == whole
+
+
+def test_equal_coordinates_are_one_object() -> None:
+    """Half of the memory of a collection."""
+    rings = [
+        ring
+        for feature in of_array(np.eye(600, dtype=bool)).to_geojson(transform=(0.5, 0, 1000, 0, 0.5, 3000))["features"]
+        for polygon in feature["geometry"]["coordinates"]
+        for ring in polygon
+    ]
+    numbers = [number for ring in rings for corner in ring for number in corner]
+    assert len({id(number) for number in numbers}) == len(set(numbers)) == 2 * 601
+
+
 def test_free_memory_is_a_sensible_number() -> None:
     free = memory.free_bytes()
     assert free is None or 1e6 < free < 1e15
 
 
-@pytest.mark.parametrize("result", [none(), three()[2:], none().split()], ids=["no prompts", "empty mask", "no instances"])
-def test_every_export_takes_an_empty_result(result: Masks, tmp_path: Path) -> None:
-    count = len(result)
+NOTHING = np.full((60, 80), -1)
+EMPTY = {
+    "no prompts": none(),
+    "empty mask": three()[2:],
+    "no instances": none().split(),
+    "no classes": SemanticMap(NOTHING, []),
+    "classes without pixels": SemanticMap(NOTHING, ["sky", "grass"], scores=[0, 0], photo=photo()),
+    "no segments": PanopticMap(NOTHING, []),
+    "segments without pixels": PanopticMap(NOTHING, [Segment("sky", False)], photo=photo()),
+}
+
+
+@pytest.mark.parametrize("result", EMPTY.values(), ids=list(EMPTY))
+def test_every_export_takes_an_empty_result(result: Masks | SemanticMap | PanopticMap, tmp_path: Path) -> None:
+    count = len(result) if isinstance(result, Masks) else 0
     result.save(tmp_path, EVERYTHING)
-    assert np.array_equal(type(result).load(tmp_path).to_numpy(), np.zeros((count, 60, 80), bool))
+    for suffix in BY_SUFFIX:
+        assert result.save(tmp_path / f"one{suffix}") == [tmp_path / f"one{suffix}"]
+    again = type(result).load(tmp_path)
+    assert np.array_equal(again.to_numpy(), np.zeros((count, 60, 80), bool) if isinstance(result, Masks) else NOTHING)
+    assert again.scores.tolist() == result.scores.tolist() == [0] * len(result.scores)
     assert len(Masks.load(tmp_path / "masks.npz")) == count
+    assert json.loads((tmp_path / "one.json").read_text()) == result.to_coco()
     assert result.overlay().size == (80, 60)
-    assert len(result.to_png()) == len(result.to_coco()) == len(result.to_hf()) == len(result.to_supervision()) == count
+    assert len(result.to_coco()) == len(result.to_hf()) == len(result.to_supervision()) == len(result.boxes) == count
+    if isinstance(result, Masks):
+        assert len(result.to_png()) == count
+    else:
+        assert not np.asarray(Image.open(io.BytesIO(result.to_png()))).any()
     assert len(result.to_geojson()["features"]) == count
     assert result.to_yolo() == ""
-    assert result.scores.tolist() == [0] * count
     assert result._repr_html_().startswith("<img")
     assert repr(result)
 

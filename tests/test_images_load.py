@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -23,6 +27,37 @@ def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def claiming(width: int, height: int) -> bytes:
+    """A PNG file of a few bytes whose header claims a size."""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)) + chunk(b"IDAT", b"")
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """(H, W, 3 or 4) uint16 as a PNG file, which Pillow reads but does not write."""
+    height, width, channels = values.shape
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def deep_tiff(values: np.ndarray) -> bytes:
+    """(H, W, 3 or 4) uint16 as an uncompressed TIFF file."""
+    height, width, channels = values.shape
+    content = values.astype("<u2").tobytes()
+    tags = {256: width, 257: height, 259: 1, 262: 2, 273: 16, 277: channels, 278: height, 279: len(content), 284: 1}
+    tags |= {338: 2} if channels == 4 else {}  # the fourth is transparency
+    entries = [(tag, 4, 1, value) for tag, value in tags.items()] + [(258, 3, channels, 8)]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    bits = struct.pack("<4H", 16, 16, 16, 16)
+    head = b"II*\0" + struct.pack("<I", 16 + len(content)) + bits
+    return head + content + struct.pack("<H", len(entries)) + directory + bytes(4)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "BMP", "PPM", "JPEG", "GIF"])
@@ -60,6 +95,18 @@ def test_deep_greys_are_scaled_not_clipped() -> None:
         images.load(Image.fromarray(np.array([[0, 70000]], dtype=np.int32)))
     with pytest.raises(ImageError, match="not finite"):
         images.load(Image.fromarray(np.array([[0, np.nan]], dtype=np.float32)))
+
+
+@pytest.mark.parametrize("write", [deep_png, deep_tiff])
+def test_deep_colours_are_scaled_not_clipped(write: Callable[[np.ndarray], bytes]) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
+    values[0, :4, :3] = np.array([0, 257, 32768, 65535])[:, None]
+    colours = images.load(write(values[..., :3]))
+    assert colours.shape == (5, 7, 3)
+    assert np.abs(colours - values[..., :3] / 257).max() <= 1
+    assert colours[0, :4, 0].tolist() == [0, 1, 128, 255]
+    alpha = values[..., 3:] / 65535
+    assert np.abs(images.load(write(values)) - (values[..., :3] / 257 * alpha + 255 * (1 - alpha))).max() < 3
 
 
 def test_transparency_lies_on_white() -> None:
@@ -152,12 +199,50 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = encoded(Image.new("1", (15000, 9000)), "PNG")
-    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
-    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageError, match=r"15000x9000 = 135.0 million pixels"):
-        images.load(bomb)
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    for size, limit, says in (
+        ((15000, 9000), images.MAX_PIXELS, r"15000x9000 = 135\.0 million pixels, above the limit of 100 million; .* --max-pixels"),
+        ((20000, 10000), images.MAX_PIXELS, r"200\.0 million pixels, above the limit of 100 million; .* --max-pixels"),
+        ((50000, 10000), 400_000_000, r"500\.0 million pixels, above the limit of 400 million; .* --max-pixels"),
+    ):
+        with pytest.raises(ImageError, match=says):
+            images.load(claiming(*size), max_pixels=limit)
     with pytest.raises(ImageError, match="max_pixels="):
         images.load(GRADIENT, max_pixels=1000)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("width", "limit"), [(9800, images.MAX_PIXELS), (20000, 400_000_000)])
+def test_only_our_limit_counts(width: int, limit: int) -> None:
+    """Neither Pillow's error, whose limit a user cannot set, nor its warning: the size passes, only the missing content does not."""
+    with pytest.raises(ImageError, match="cannot be decoded") as caught:
+        images.load(claiming(width, 10000), max_pixels=limit)
+    assert "pixels" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "BMP", "PPM", "JPEG", "GIF"])
+@pytest.mark.parametrize("theirs", [None, 100, 700, 10**6])
+def test_every_format_is_read_up_to_our_limit(kind: str, theirs: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", theirs)  # the photo has 1200
+    assert images.load(encoded(Image.fromarray(GRADIENT), kind), max_pixels=1200).shape == (30, 40, 3)
+    with pytest.raises(ImageError, match="above the limit"):
+        images.load(encoded(Image.fromarray(GRADIENT), kind), max_pixels=1199)
+    assert theirs == Image.MAX_IMAGE_PIXELS
+
+
+def test_threads_with_limits_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which they begin and end, Pillow has the largest, and at the end its own again."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    small, large = images.pillow_limit(1200), images.pillow_limit(5000)
+    content = encoded(Image.fromarray(GRADIENT), "PNG")
+    seen = []
+    for step in (small.__enter__, large.__enter__, lambda: small.__exit__(None, None, None), lambda: large.__exit__(None, None, None)):
+        step()
+        seen.append(Image.MAX_IMAGE_PIXELS)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(images.load, content, max_pixels=1200).result().shape == (30, 40, 3)
+    assert seen == [1200, 5000, 5000, 500]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow on damaged EXIF blocks

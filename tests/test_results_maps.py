@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from masks_of import photo, smooth_logits
-from promptseg import PanopticMap, SemanticMap
-from promptseg.errors import ConfigError, DataError, ImageError
+from promptseg import Masks, PanopticMap, SemanticMap
+from promptseg.errors import ConfigError, DataError, ExportError, ImageError
 from promptseg.postprocess import semantic_map
 from promptseg.results import Segment
 from promptseg.writers import FORMATS
@@ -84,6 +84,8 @@ def test_what_does_not_fit_is_refused() -> None:
         SemanticMap(np.zeros((2, 2)), CLASSES)
     with pytest.raises(ConfigError, match="2 scores for 4"):
         SemanticMap(np.zeros((2, 2), int), CLASSES, scores=[1, 2])
+    with pytest.raises(ExportError, match="at most 65535 regions, not 66000"):
+        SemanticMap(np.zeros((2, 2), int), ["x"] * 66000).to_png()
 
 
 @pytest.mark.parametrize("result", [scene(), panoptic()], ids=["semantic", "panoptic"])
@@ -103,6 +105,27 @@ def test_both_maps_export_and_read_back(result: SemanticMap | PanopticMap, tmp_p
     assert result.overlay().size == (80, 60)
     assert result._repr_html_().startswith("<img")
     assert "80x60" in repr(result)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), count=st.sampled_from([0, 1, 3, 255, 256, 300]), seed=st.integers(0, 99))
+def test_whatever_a_map_holds_reads_back(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.integers(-1, count, data.draw(st.tuples(st.integers(1, 20), st.integers(1, 20))))
+    words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+    names = [data.draw(words), *(str(index) for index in range(1, count))][:count]
+    scores, folder = random.random(count, dtype=np.float32), tmp_path_factory.mktemp("maps")
+    classes = SemanticMap(labels, names, scores=scores, photo="näme.jpg", model="test")
+    segments = PanopticMap(labels, [Segment(name, bool(index % 2), scores[index]) for index, name in enumerate(names)], model="test")
+    for result in (classes, segments):
+        result.save(folder, "coco,npz")
+        again = type(result).load(folder)
+        assert np.array_equal(again.to_numpy(), result.to_numpy())
+        assert again.to_numpy().dtype == result.to_numpy().dtype
+        assert again.scores.tolist() == result.scores.tolist()
+        assert (again.classes, again.photo, again.model) == (result.classes, result.photo, "test")
+        assert Masks.load(folder / "masks.npz").scores.tolist() == result.masks.scores.tolist()
+    assert PanopticMap.load(folder).segments == segments.segments
 
 
 def test_segments_keep_their_class_in_exports() -> None:

@@ -159,6 +159,9 @@ def test_edits_of_a_model_mask() -> None:
     soft = mask.feather(3)
     assert np.array_equal(soft.mask, mask.mask)
     assert ((soft.probabilities > 0) & (soft.probabilities < 1)).any()
+    for one in (mask, soft):
+        assert np.array_equal(one.held().probabilities, one.probabilities)
+        assert one.held().held().softness == one.softness
     assert mask.invert().score == pytest.approx(1 - mask.probabilities[~mask.mask].mean(), abs=1e-6)
     assert three()[2].invert().area == 60 * 80
 

@@ -14,7 +14,9 @@ import json, sys, threading, time
 import numpy as np, psutil
 from promptseg import Masks, Text
 size, count = (1000, 1300), 40
-logits = np.random.default_rng(0).normal(size=(count, 4, 5)).astype(np.float32) - 1
+random = np.random.default_rng(0)
+blobs, edges = np.kron(random.normal(size=(count, 4, 5)), np.ones((6, 6))), random.normal(size=(count, 24, 30))  # with ragged outlines
+logits = (blobs + 0.5 * edges - 1).astype(np.float32)
 result = Masks.from_logits(logits, size, [Text(str(index)) for index in range(count)], photo=np.zeros((*size, 3), np.uint8))
 exports = {
     "facts": lambda masks: masks.scores,
@@ -51,7 +53,9 @@ def _peaks(folder: Path) -> dict[str, float]:
 
 
 def test_exports_stream(tmp_path: Path) -> None:
-    # what the allocator keeps for itself differs from run to run and only ever adds: the smallest of three runs counts
-    runs = [_peaks(tmp_path / str(attempt)) for attempt in range(3)]
-    for export in runs[0]:
-        assert min(run[export] for run in runs) < 45, export
+    # what the allocator keeps for itself differs from run to run and only ever adds: the smallest of up to three runs counts
+    least = _peaks(tmp_path / "0")
+    for attempt in ("1", "2"):
+        if max(least.values()) >= 45:
+            least = {export: min(peak, least[export]) for export, peak in _peaks(tmp_path / attempt).items()}
+    assert max(least.values()) < 45, least

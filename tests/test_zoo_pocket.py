@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import promptseg
 from promptseg import zoo
 from promptseg.errors import ConfigError, PromptSegError, WeightsError
 
@@ -88,3 +90,13 @@ def test_its_own_file_converts_to_itself(shipped: State, tmp_path: Path) -> None
     folder = zoo.convert(zoo.weights("pocket"), "pocket", tmp_path / "mine")
     assert all(torch.equal(value, shipped[name]) for name, value in load_file(folder / "model.safetensors").items())
     assert zoo.load(folder)[1] == zoo.card("pocket")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 20000), (20000, 3)])
+def test_photos_of_extreme_shapes(size: tuple[int, int]) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    segmenter = promptseg.load("pocket")
+    for mask in segmenter(photo, ["a dog", "the grass"], threshold=0.01):
+        assert mask.mask.shape == mask.probabilities.shape == size
+        assert 0 <= mask.probabilities.min() <= mask.probabilities.max() <= 1
+    assert segmenter.semantic(photo, ["a dog", "grass"]).labels.shape == size

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .contracts import Size
+from .errors import ExportError
 
 __all__ = ["Entry", "Painter", "heat", "palette", "palette_png"]
 
@@ -112,7 +113,13 @@ def heat(photo: NDArray[np.uint8], values: NDArray[np.floating], limits: tuple[f
 
 
 def palette_png(labels: NDArray[np.integer], colours: Sequence[Colour]) -> Image.Image:
-    """A label map as a picture: value k becomes k + 1, nothing (-1) becomes 0; with a palette up to 255 labels, else 16-bit grey."""
+    """A label map as a picture: value k becomes k + 1, nothing (-1) becomes 0; with a palette up to 255 labels, else 16-bit grey.
+
+    Raises:
+        ExportError: more labels than 16 bits tell apart.
+    """
+    if len(colours) > 65535:
+        raise ExportError(f"A label map is saved as a PNG, which holds at most 65535 regions, not {len(colours)}; take to_numpy().")
     if len(colours) > 255:
         return Image.fromarray((labels + 1).astype(np.uint16))
     picture = Image.fromarray((labels + 1).astype(np.uint8), mode=None).convert("L")

@@ -21,7 +21,7 @@ from PIL import Image
 from . import formats, memory
 from .contracts import Size
 from .drawing import Colour, Entry, Painter, palette
-from .errors import ExportError
+from .errors import ExportError, MemoryLimitError
 from .masks import Mask, png
 from .sources import photo_of
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Exports"]
 
 NOTEBOOK_SIDE = 800  # pixels
-VERTEX_BYTES = 150  # a pair of numbers as Python lists
+VERTEX_BYTES = 80  # a list of two numbers that are objects already, and its place in another list
+NUMBER_BYTES = 32
+OUTLINES = 650_000_000  # bytes that outlines as Python lists may take unasked: with everything else there is, less than 1 GB
 
 
 class Exports(ABC):
@@ -130,25 +132,34 @@ class Exports(ABC):
             raise ExportError(f"category_ids holds {len(ids)} ids for {len(names)} classes; give one for each.")
         return [ids[index] for index in classes]
 
-    def to_geojson(self, *, transform: Sequence[float] | None = None, crs: str | None = None) -> dict[str, Any]:
+    def to_geojson(self, *, transform: Sequence[float] | None = None, crs: str | None = None, force: bool = False) -> dict[str, Any]:
         """A GeoJSON FeatureCollection, one MultiPolygon per mask, traced exactly along the pixels' edges.
 
         ``transform``: (a, b, c, d, e, f) from pixel corners to places, x' = a x + b y + c, y' = d x + e y + f, as rasterio gives it.
         ``crs``: their reference system, such as "EPSG:32633"; None is RFC 7946's own, longitude and latitude in degrees. Without a
-        transform the collection says that its coordinates are pixels. Finely structured masks become large as Python lists;
+        transform the collection says that its coordinates are pixels. Many finely structured masks become large as Python lists;
         ``save("masks.geojson")`` writes them one by one.
 
         Raises:
             ExportError: the transform is impossible, or is missing where a ``crs`` is given.
-            MemoryLimitError: the lists need more than half of the free memory.
+            MemoryLimitError: the lists need more than 0.65 GB, or more than half of the free memory, and ``force`` is not set.
         """
-        head, features, needed = formats.geojson_head(self.size, transform, crs), [], 0
+        head, features = formats.geojson_head(self.size, transform, crs), list[dict[str, Any]]()
+        turned = transform is not None and bool(transform[1] or transform[3])  # then no two corners share a number
+        numbers: dict[float, float] | None
+        numbers, corner = (None, VERTEX_BYTES + 2 * NUMBER_BYTES) if turned else ({}, VERTEX_BYTES)
+        free = memory.free_bytes()
+        room, taken, largest = OUTLINES if free is None else min(OUTLINES, free // 2), 0, 0
         for index, mask in enumerate(self._masks()):
             held = mask.held()
-            features.append(formats.geojson_feature(held, transform, self._properties(index, held)))
-            vertices = sum(len(ring) for polygon in features[-1]["geometry"]["coordinates"] for ring in polygon)
-            needed = max(needed, vertices * VERTEX_BYTES)  # what the next one will take is not known: as much as the largest yet
-            memory.require(needed, "The next mask's outline", "Write the file directly: save('masks.geojson').")
+            features.append(formats.geojson_feature(held, transform, self._properties(index, held), numbers))
+            outline = corner * sum(len(ring) for polygon in features[-1]["geometry"]["coordinates"] for ring in polygon)
+            taken, largest = taken + outline, max(largest, outline)
+            if not force and taken + largest > room:  # what the next one takes is not known: as much as the largest yet
+                raise MemoryLimitError(
+                    f"The outlines of {index + 1} of {len(self._masks())} masks take {taken / 1e9:.2f} GB as Python lists, which may have "
+                    f"{room / 1e9:.2f} GB. Write the file directly: save('masks.geojson'). force=True makes the lists anyway."
+                )
         return head | {"features": features}
 
     def _properties(self, index: int, mask: Mask) -> dict[str, Any]:
@@ -207,9 +218,9 @@ class Exports(ABC):
         """Write a folder, or one file whose suffix says what: .png or .jpg the overlay, .json COCO, .geojson, .txt YOLO, .npz.
 
         In a folder the ``formats``, any of overlay, png, coco, geojson, yolo, npz (by default the first two), become ``overlay.png``,
-        ``masks/000-NAME.png``, ``coco.json``, ``masks.geojson``, ``yolo.txt`` and ``masks.npz``; an index that `load` reads back
-        losslessly is written last: where it is, all is. Every mask is made once for all formats. The other arguments are those of
-        `to_geojson` and `to_coco`. Returns the paths that were written.
+        ``masks/000-NAME.png``, ``coco.json``, ``masks.geojson``, ``yolo.txt`` and ``masks.npz``; an index, from which `load` gives the
+        same pixels, scores and soft edges again, is written last: where it is, all is. A model's ``probabilities`` are not kept. Every
+        mask is made once for all formats. The other arguments are those of `to_geojson` and `to_coco`. Returns the paths that were written.
 
         Raises:
             ExportError: an unknown format or suffix, or a place that cannot be written.

@@ -30,8 +30,8 @@ def coco_result(mask: Mask, image_id: int | str, category_id: int) -> dict[str, 
     """One entry of a COCO results file; without "bbox", which would make ``COCO.loadRes`` take the list for boxes."""
     counts = mask.runs.to_string()
     return {
-        "image_id": image_id,
-        "category_id": category_id,
+        "image_id": image_id if isinstance(image_id, str) else int(image_id),  # JSON knows none of NumPy's numbers
+        "category_id": int(category_id),
         "segmentation": {"size": list(mask.size), "counts": counts},
         "score": float(mask.score),
     }
@@ -59,27 +59,36 @@ def geojson_head(size: Size, transform: Affine | None, crs: str | None) -> dict[
     return head | {"crs": {"type": "name", "properties": {"name": _urn(crs)}}}  # of GeoJSON 2008; GDAL and QGIS read it
 
 
-def geojson_feature(mask: Mask, transform: Affine | None, properties: dict[str, Any]) -> dict[str, Any]:
-    """One mask as a MultiPolygon, empty for an empty mask; outer rings counter-clockwise in the numbers that are written."""
+def geojson_feature(
+    mask: Mask, transform: Affine | None, properties: dict[str, Any], numbers: dict[float, float] | None = None
+) -> dict[str, Any]:
+    """One mask as a MultiPolygon, empty for an empty mask; outer rings counter-clockwise in the numbers that are written.
+
+    ``numbers``: those that are in use already. Equal ones become one and the same object, which halves what many features take.
+    """
     place = affine(transform) if transform is not None else None
+    known: Callable[[float, float], float] = (lambda value, _: value) if numbers is None else numbers.setdefault
     polygons = []
     for polygon in trace(mask.mask):
         rings = []
         for index, ring in enumerate(polygon):
             placed: NDArray[Any] = ring if place is None else place(ring)
             turned = placed if (ring_area(placed) > 0) == (index == 0) else placed[::-1]
-            rings.append([*turned.tolist(), turned[0].tolist()])
+            rings.append([[known(x, x), known(y, y)] for x, y in (*turned.tolist(), turned[0].tolist())])
         polygons.append(rings)
     return {"type": "Feature", "properties": properties, "geometry": {"type": "MultiPolygon", "coordinates": polygons}}
 
 
 def affine(transform: Affine) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
     """(a, b, c, d, e, f), in the order of rasterio and the affine package: x' = a x + b y + c, y' = d x + e y + f, of pixel corners."""
-    numbers = np.asarray([float(value) for value in transform])
+    try:
+        numbers = np.asarray([float(value) for value in transform])
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
     if len(numbers) == 9 and numbers[6:].tolist() == [0, 0, 1]:  # an affine.Affine is a tuple of nine
         numbers = numbers[:6]
     if numbers.shape != (6,) or not np.isfinite(numbers).all():
-        raise ExportError(f"transform is six numbers (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f; not {tuple(transform)}.")
+        raise ExportError(f"transform is six numbers (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f; not {transform!r}.")
     linear, shift = numbers.reshape(2, 3)[:, :2], numbers.reshape(2, 3)[:, 2]
     if np.linalg.det(linear) == 0:
         raise ExportError(f"transform {tuple(transform)} maps the photo onto a line; GDAL's order (c, a, b, f, d, e) has to be reordered.")

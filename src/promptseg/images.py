@@ -1,7 +1,7 @@
 """From anything that is a photo to upright RGB pixels, and from there to network input. Nothing is downloaded; bad input is an ImageError.
 
 Files may be JPEG (also multi-picture), PNG, WebP, TIFF, GIF, BMP or PNM; of several frames or pages the first is read. EXIF orientation is
-applied. Transparent pixels are laid on white, the page that cut-outs are made for. 16-bit greys are scaled to 8 bits, never clipped.
+applied. Transparent pixels are laid on white, the page that cut-outs are made for. 16 bits per channel are scaled to 8, never clipped.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from .prompts import ImageInput, MaskInput
 
-__all__ = ["MAX_PIXELS", "clip_pixels", "load", "load_mask", "to_pixels"]
+__all__ = ["MAX_PIXELS", "clip_pixels", "load", "load_mask", "pillow_limit", "to_pixels"]
 
 Photo: TypeAlias = NDArray[np.uint8]  # (H, W, 3) upright RGB
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -51,8 +52,7 @@ def load(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> Photo:
     """A photo as upright RGB, (H, W, 3) uint8.
 
     ``image``: path, file content as bytes, PIL image, NumPy (H, W, 3) or (H, W) uint8 (returned without a copy where possible), torch
-    (3, H, W) uint8 or float 0..1. ``max_pixels`` is checked from the header, before any pixel is decoded (decompression bombs); above
-    about 179 million Pillow's own limit, ``PIL.Image.MAX_IMAGE_PIXELS``, holds as well.
+    (3, H, W) uint8 or float 0..1. ``max_pixels`` is checked from the header, before any pixel is decoded (decompression bombs).
 
     Raises:
         ImageError: the file is missing, empty, truncated, no picture or too large, or the array has another type, shape or range.
@@ -180,7 +180,10 @@ def _decoded(image: Any, max_pixels: int, what: str) -> Iterator[tuple[Image.Ima
     """The decoded upright first frame and its name for messages; whatever a decoder raises becomes an `ImageError`."""
     name, source = _source(image, what)
     try:
-        with Image.open(source, formats=FORMATS) if not isinstance(source, Image.Image) else _kept(source) as picture:
+        with (
+            pillow_limit(max_pixels),
+            Image.open(source, formats=FORMATS) if not isinstance(source, Image.Image) else _kept(source) as picture,
+        ):
             _check_size(picture.height, picture.width, max_pixels, name)
             picture.load()
             yield _turn_upright(picture), name
@@ -192,12 +195,50 @@ def _decoded(image: Any, max_pixels: int, what: str) -> Iterator[tuple[Image.Ima
         raise ImageError(f"{name} does not exist; check the path (it is taken from {os.getcwd()}).") from None
     except IsADirectoryError:
         raise ImageError(f"{name} is a folder; give one picture, or the files in it as a list.") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {error} Pillow's limit is PIL.Image.MAX_IMAGE_PIXELS.") from None
+    except Image.DecompressionBombError as error:  # raised for some formats before the width and the height are known here
+        pixels = next(map(int, re.findall(r"\d+", str(error))), max_pixels + 1)
+        raise ImageError(f"{name} has {_beyond(pixels, max_pixels)}") from None
     except Exception as error:  # decoders meet hostile bytes with struct.error, zlib.error, SyntaxError, KeyError, ...
         raise ImageError(
             f"{name} cannot be decoded, it is damaged or cut off ({type(error).__name__}: {error}); copy it again, or leave it out."
         ) from error
+
+
+class _Limit(int):
+    """Pillow warns from its limit on and refuses from its double; of this number it refuses all that is larger, and never warns."""
+
+    def __rmul__(self, _: int, /) -> int:
+        return int(self)
+
+
+class _PillowLimit:
+    """Pillow's own limit, one for the process, raised while pictures are opened here, each of which is held to a limit of its own."""
+
+    def __init__(self) -> None:
+        self._lock, self._wanted = Lock(), list[int]()
+        self._theirs: int | None = None
+
+    @contextmanager
+    def __call__(self, max_pixels: int) -> Iterator[None]:
+        """At least ``max_pixels`` until the context ends; several threads may be in one."""
+        with self._lock:
+            self._theirs = self._theirs if self._wanted else Image.MAX_IMAGE_PIXELS
+            self._wanted.append(max_pixels)
+            self._set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wanted.remove(max_pixels)
+                self._set()
+
+    def _set(self) -> None:
+        # never below what Pillow refuses anyway: other threads' pictures are none of ours
+        own = self._theirs
+        Image.MAX_IMAGE_PIXELS = _Limit(max(2 * own, *self._wanted)) if self._wanted and own is not None else own
+
+
+pillow_limit = _PillowLimit()
 
 
 @contextmanager
@@ -272,10 +313,14 @@ def _check_size(height: int, width: int, max_pixels: int, name: str) -> None:
     if height < 1 or width < 1:
         raise ImageError(f"{name} has no pixels ({width}x{height}); give a picture of at least 1x1.")
     if height * width > max_pixels:
-        raise ImageError(
-            f"{name} has {width}x{height} = {height * width / 1e6:.1f} million pixels, above the limit of {max_pixels / 1e6:g} million; "
-            "make it smaller, or raise the limit: promptseg.load(max_pixels=...), or --max-pixels on the command line."
-        )
+        raise ImageError(f"{name} has {width}x{height} = {_beyond(height * width, max_pixels)}")
+
+
+def _beyond(pixels: int, limit: int) -> str:
+    return (
+        f"{pixels / 1e6:.1f} million pixels, above the limit of {limit / 1e6:g} million; "
+        "make it smaller, or raise the limit: promptseg.load(max_pixels=...), or --max-pixels on the command line."
+    )
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from .contracts import Size
 from .drawing import Colour, palette, palette_png
 from .errors import ConfigError, DataError, ImageError
 from .exports import Exports
+from .images import pillow_limit
 from .masks import Mask, png
 from .prompts import Text
 from .sources import LabelSource
-from .storage import read_index
+from .storage import read_index, taken_apart
 
 if TYPE_CHECKING:
     from .prompts import ImageInput
@@ -130,9 +131,10 @@ class SemanticMap(LabelMap):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        head = read_index(Path(path), "SemanticMap", cls.INDEX, "classes", "scores")
-        labels = _read_labels(Path(path), head)
-        return cls(labels, head["classes"], scores=head["scores"], photo=head["photo"], model=head["model"])
+        with taken_apart(Path(path), cls.INDEX):
+            head = read_index(Path(path), "SemanticMap", cls.INDEX, "classes", "scores")
+            labels = _read_labels(Path(path), head)
+            return cls(labels, head["classes"], scores=head["scores"], photo=head["photo"], model=head["model"])
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -191,9 +193,10 @@ class PanopticMap(LabelMap):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        head = read_index(Path(path), "PanopticMap", cls.INDEX, "segments")
-        index = _read_labels(Path(path), head)
-        return cls(index, [Segment(**segment) for segment in head["segments"]], photo=head["photo"], model=head["model"])
+        with taken_apart(Path(path), cls.INDEX):
+            head = read_index(Path(path), "PanopticMap", cls.INDEX, "segments")
+            index = _read_labels(Path(path), head)
+            return cls(index, [Segment(**segment) for segment in head["segments"]], photo=head["photo"], model=head["model"])
 
     @property
     def labels(self) -> list[str]:
@@ -207,7 +210,12 @@ class PanopticMap(LabelMap):
         return self.classes, [self.classes.index(self._names[index]) for index in self._shown]
 
     def _index_head(self, folder: Path) -> dict[str, Any]:
-        return super()._index_head(folder) | {"segments": [asdict(segment) for segment in self.segments]}
+        return super()._index_head(folder) | {"segments": [_plain(segment) for segment in self.segments]}
+
+
+def _plain(segment: Segment) -> dict[str, Any]:
+    """For JSON, which knows none of NumPy's numbers."""
+    return asdict(segment) | {"thing": bool(segment.thing), "score": float(segment.score)}
 
 
 def _checked(index: NDArray[Any], count: int) -> NDArray[np.integer]:
@@ -245,7 +253,7 @@ def _without_empty(index: NDArray[np.integer], segments: Sequence[Segment]) -> t
 def _read_labels(path: Path, head: dict[str, Any]) -> NDArray[np.int32]:
     file = (path if path.is_dir() else path.parent) / LABELS_PNG
     try:
-        with Image.open(file, formats=("PNG",)) as picture:
+        with pillow_limit(head["size"][0] * head["size"][1]), Image.open(file, formats=("PNG",)) as picture:
             values = np.asarray(picture)
     except Exception as error:
         raise DataError(f"{file} cannot be read: {error}. Save the result again.") from error

@@ -117,11 +117,16 @@ class Mask:
     @property
     def runs(self) -> Rle:
         """The mask run-length coded."""
-        return self._source.runs if isinstance(self._source, RunSource) else Rle.encode(self.mask)
+        return self._origin.runs if isinstance(self._origin, RunSource) else Rle.encode(self.mask)
+
+    @property
+    def softness(self) -> float:
+        """How many pixels on either side of its edge the mask was feathered by, 0 if it was not."""
+        return self._origin.feather if isinstance(self._origin, RunSource) else 0.0
 
     def held(self) -> Mask:
         """The same mask with its pixels at hand, for several looks at it in a row; as large as the photo, so let it go soon."""
-        held = self._with(ArraySource(self._render()), self.prompt)
+        held = self._with(ArraySource(self._render(), self._origin), self.prompt)
         held._facts = self._facts
         return held
 
@@ -192,6 +197,11 @@ class Mask:
 
     def __invert__(self) -> Mask:
         return self.invert()
+
+    @property
+    def _origin(self) -> Source:
+        """Where the pixels come from, were they at hand or not."""
+        return self._source.origin if isinstance(self._source, ArraySource) else self._source
 
     def _combined(self, other: Mask, rule: Any, label: str, score: float) -> Mask:
         if self.size != other.size:

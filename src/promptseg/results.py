@@ -20,7 +20,7 @@ from .maps import PanopticMap, Segment, SemanticMap
 from .masks import Mask
 from .prompts import Prompt
 from .sources import Canvas, LogitSource, Upsample
-from .storage import index_entry, read_masks
+from .storage import index_entry, read_masks, taken_apart
 
 if TYPE_CHECKING:
     from .prompts import ImageInput
@@ -102,13 +102,15 @@ class Masks(Sequence[Mask], Exports):
     def load(cls, path: str | os.PathLike[str]) -> Masks:
         """Read back what `save` wrote: a folder, its index file, or a ``.npz``.
 
-        Prompts that show a picture come back as their name only.
+        Masks, scores, soft edges and presence are as they were; a mask is kept as its pixels, so of a model's ``probabilities`` only the
+        score comes back. Prompts that show a picture come back as their name only; from a ``.npz``, which has no room for more, all do.
 
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        masks, head = read_masks(Path(path), "Masks", cls.INDEX)
-        return cls(masks, (head["size"][0], head["size"][1]), photo=head.get("photo"), model=head.get("model", ""))
+        with taken_apart(Path(path), cls.INDEX):
+            masks, head = read_masks(Path(path), "Masks", cls.INDEX)
+            return cls(masks, (head["size"][0], head["size"][1]), photo=head.get("photo"), model=head.get("model", ""))
 
     # --- the sequence ---
 
@@ -234,11 +236,12 @@ class Instances(Masks):
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
-        masks, head = read_masks(Path(path), "Instances", cls.INDEX, "classes")
-        labels = [head["classes"][index] for index in head["labels"]]
-        size = (head["size"][0], head["size"][1])
-        boxes = None if None in head["boxes"] else head["boxes"]
-        return cls(masks, size, labels=labels, classes=head["classes"], boxes=boxes, photo=head.get("photo"), model=head.get("model", ""))
+        with taken_apart(Path(path), cls.INDEX):
+            masks, head = read_masks(Path(path), "Instances", cls.INDEX, "classes")
+            labels, classes = [head["classes"][index] for index in head["labels"]], head["classes"]
+            boxes = None if None in head["boxes"] else head["boxes"]
+            size, photo, model = (head["size"][0], head["size"][1]), head["photo"], head["model"]
+            return cls(masks, size, labels=labels, classes=classes, boxes=boxes, photo=photo, model=model)
 
     @property
     def boxes(self) -> FloatArray:

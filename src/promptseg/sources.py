@@ -163,9 +163,10 @@ class LabelSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArraySource:
-    """A mask that is already at hand, while several exports look at it."""
+    """A mask of ``origin`` that is already at hand, while several exports look at it."""
 
     array: BoolArray
+    origin: Source
 
     @property
     def size(self) -> Size:
@@ -175,7 +176,7 @@ class ArraySource:
         return self.array
 
     def probabilities(self) -> FloatArray:
-        return self.array.astype(np.float32)
+        return self.origin.probabilities()
 
     def render(self) -> tuple[BoolArray, float]:
         return self.array, float(self.array.any())

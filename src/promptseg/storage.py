@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from .errors import DataError, PromptSegError
+from .errors import DataError
 from .masks import Mask
 from .prompts import Box, Classes, Points, Prompt, Scribble, Text
+from .regions import checked_radius
 from .rle import Rle
 from .sources import RunSource
 
-__all__ = ["index_entry", "read_index", "read_masks"]
+__all__ = ["index_entry", "read_index", "read_masks", "taken_apart"]
 
+COLUMNS = ("labels", "scores", "presence_thresholds", "feathers", "classes")  # of a .npz, beside the masks
 WHOLE = {"Text": Text, "Points": Points, "Box": Box, "Scribble": Scribble, "Classes": Classes}  # prompts that JSON holds completely
 
 
 def index_entry(mask: Mask) -> dict[str, Any]:
-    """What an index needs to give the mask back: its prompt, its runs and from which score it counts as present."""
+    """What an index needs to give the mask back: its prompt, its runs, how soft its edge is and from which score it counts as present."""
     kind = type(mask.prompt).__name__
     prompt = {"type": kind} | (asdict(mask.prompt) if kind in WHOLE else {})
     counts = mask.runs.to_string()
@@ -30,6 +34,7 @@ def index_entry(mask: Mask) -> dict[str, Any]:
         "prompt": prompt,
         "presence_threshold": mask.presence_threshold,
         "segmentation": {"size": list(mask.size), "counts": counts},
+        "feather": mask.softness,
     }
 
 
@@ -38,16 +43,26 @@ def read_masks(path: Path, kind: str, name: str, *needed: str) -> tuple[list[Mas
     mask, and ``boxes``, the detector's, None where there was none.
 
     Raises:
-        DataError: nothing is there, or it is damaged or another kind of result.
+        DataError: nothing is there, or it is another kind of result. Damage raises anything: see `taken_apart`.
     """
+    if path.suffix == ".npz" and needed:
+        raise DataError(f"{path} does not hold {' and '.join(needed)}; read it with Masks.load(), or give the folder that save() wrote.")
     if path.suffix == ".npz":
         return _read_npz(path)
     head = read_index(path, kind, name, "masks", *needed)
+    entries = head.pop("masks")
+    columns = {"labels": [entry["class"] for entry in entries], "boxes": [entry.get("detected") for entry in entries]}
+    return [_mask(entry) for entry in entries], head | columns
+
+
+@contextmanager
+def taken_apart(path: Path, name: str) -> Iterator[None]:
+    """Whatever a damaged index does to those who take it apart becomes a `DataError` that names the file."""
     try:
-        entries = head.pop("masks")
-        columns = {"labels": [entry["class"] for entry in entries], "boxes": [entry.get("detected") for entry in entries]}
-        return [_mask(entry) for entry in entries], head | columns
-    except (KeyError, TypeError, ValueError, PromptSegError) as error:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
         raise DataError(f"{path / name if path.is_dir() else path} is damaged: {error!r}. Save the result again.") from error
 
 
@@ -77,7 +92,8 @@ def _mask(entry: dict[str, Any]) -> Mask:
     fields = dict(entry["prompt"])
     make = WHOLE.get(fields.pop("type"))
     prompt: Prompt = Text(entry["label"]) if make is None else make(**{name: _tuples(value) for name, value in fields.items()})
-    return Mask(RunSource(runs), prompt, presence=entry["score"], presence_threshold=entry["presence_threshold"])
+    source = RunSource(runs, checked_radius(entry.get("feather", 0)))
+    return Mask(source, prompt, presence=float(entry["score"]), presence_threshold=float(entry["presence_threshold"]))
 
 
 def _tuples(value: Any) -> Any:
@@ -89,19 +105,23 @@ def _read_npz(path: Path) -> tuple[list[Mask], dict[str, Any]]:
     """Mask by mask, never all of them at once."""
     try:
         with zipfile.ZipFile(path) as archive:
-            with archive.open("labels.npy") as file:
-                labels = np.lib.format.read_array(file, allow_pickle=False)
-            with archive.open("scores.npy") as file:
-                scores = np.lib.format.read_array(file, allow_pickle=False)
-            with archive.open("classes.npy") as file:
-                classes = np.lib.format.read_array(file, allow_pickle=False)
+            labels, scores, thresholds, feathers, classes = (_column(archive, name) for name in COLUMNS)
             with archive.open("masks.npy") as file:
                 runs, size = _read_runs(file)
-        rows = zip(runs, labels.tolist(), scores.tolist(), strict=True)
-        masks = [Mask(RunSource(one), Text(label), presence=score) for one, label, score in rows]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, PromptSegError) as error:
+        masks = [
+            Mask(RunSource(one, checked_radius(feather)), Text(label), presence=score, presence_threshold=threshold)
+            for one, label, score, threshold, feather in zip(runs, labels, scores, thresholds, feathers, strict=True)
+        ]
+    except Exception as error:  # hostile bytes raise BadZipFile, zlib.error, NotImplementedError, TypeError, ...
         raise DataError(f"{path} cannot be read as a saved result: {error}") from error
-    return masks, {"size": size, "labels": classes.tolist()}
+    return masks, {"size": size, "labels": classes}
+
+
+def _column(archive: zipfile.ZipFile, name: str) -> list[Any]:
+    """One entry per mask."""
+    with archive.open(f"{name}.npy") as file:
+        values: list[Any] = np.lib.format.read_array(file, allow_pickle=False).tolist()
+    return values
 
 
 def _read_runs(file: IO[bytes]) -> tuple[list[Rle], tuple[int, int]]:

@@ -89,6 +89,8 @@ def write(job: Job, path: Path, formats: Sequence[str] | str | None) -> list[Pat
 
 def _targets(path: Path, formats: Sequence[str] | str | None, index: str) -> dict[str, Path]:
     """Format -> where it goes."""
+    if "\0" in str(path):
+        raise ExportError(f"{str(path)!r} is no path: it holds a zero byte.")
     if path.suffix and not path.is_dir():
         if path.suffix.lower() not in BY_SUFFIX:
             raise ExportError(f"{path}: no format for the suffix {path.suffix!r}; there are {', '.join(BY_SUFFIX)}, or a folder's name.")
@@ -97,7 +99,7 @@ def _targets(path: Path, formats: Sequence[str] | str | None, index: str) -> dic
         return {BY_SUFFIX[path.suffix.lower()]: path}
     wanted = DEFAULT if formats is None else formats.split(",") if isinstance(formats, str) else tuple(formats)
     if unknown := [name for name in wanted if name not in FORMATS]:
-        raise ExportError(f"Unknown format {', '.join(unknown)}; there are {', '.join(FORMATS)}.")
+        raise ExportError(f"Unknown format {', '.join(map(str, unknown))}; there are {', '.join(FORMATS)}.")
     return {name: path / FORMATS[name] for name in wanted} | {"index": path / index}
 
 
@@ -176,7 +178,7 @@ class YoloWriter:
 
 
 class NpzWriter:
-    """``masks`` (N, H, W) bool, ``scores`` (N,), ``labels`` (N,) str, ``classes`` (N,) int."""
+    """``masks`` (N, H, W) bool, ``labels`` (N,) str, ``classes`` (N,) int, ``scores``, ``presence_thresholds``, ``feathers`` (N,) float."""
 
     def __init__(self, job: Job, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +190,9 @@ class NpzWriter:
     def close(self) -> None:
         masks = self._result._masks()
         self._file.close(
-            scores=np.array([mask.score for mask in masks], dtype=np.float32),
+            scores=np.array([mask.score for mask in masks], dtype=np.float64),
+            presence_thresholds=np.array([mask.presence_threshold for mask in masks], dtype=np.float64),
+            feathers=np.array([mask.softness for mask in masks], dtype=np.float64),
             labels=np.array([mask.label for mask in masks], dtype=np.str_),
             classes=np.array(self._result._classes()[1], dtype=np.int64),
         )
