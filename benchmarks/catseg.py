@@ -218,7 +218,7 @@ def main() -> None:
         full = {count: ours(count) for count in counts}
         times = {count: in_turn(lambda n=count: ours(n), lambda: None, given.rounds)[0] for count in counts}  # type: ignore[misc]
         model.bfloat16()
-        image = CatSegImage(image.embedding.bfloat16(), (image.fine[0].bfloat16(), image.fine[1].bfloat16()))
+        image = CatSegImage(image.embedding.bfloat16(), tuple(fine.bfloat16() for fine in image.fine))
         for count in counts:
             low = trial(lambda n=count: ours(n).float())  # type: ignore[misc]
             low_s = in_turn(lambda n=count: ours(n), lambda: None, given.rounds)[0]  # type: ignore[misc]

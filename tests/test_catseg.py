@@ -163,11 +163,13 @@ def test_permuting_the_classes_permutes_the_answer(count: int, attention: Any) -
         {},
         {"pooling": 2},
         {"text_guidance": 0, "image_guidance": 0, "decoder_guidance": (0, 0)},
+        {"decoder_guidance": (8, 0)},
+        {"decoder_guidance": (0, 4)},
         {"spatial": False},
         {"classes": False},
         {"decoder": (), "decoder_guidance": (0, 0)},
     ],
-    ids=lambda changes: "+".join(changes) or "published",
+    ids=lambda changes: "+".join(f"{name}={value}" for name, value in changes.items()) or "published",
 )
 def test_parts_without_gradients_equal_the_whole_with_them(changes: dict[str, Any]) -> None:
     """Bounded parts, both convolutions as one, the padding counted: the same numbers as the plain way, for few classes and many."""
