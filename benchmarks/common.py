@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import platform
@@ -10,7 +11,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def peak_mb(work: Work) -> float:
 def _watched() -> Iterator[list[float]]:
     """Highest resident memory while the context lasts, in MB above what was resident before; known when it ends."""
     process, stop, peak = psutil.Process(), threading.Event(), [0.0]
-    gc.collect()
+    _give_back()
     before = process.memory_info().rss
 
     def watch() -> None:
@@ -111,6 +112,13 @@ def _watched() -> Iterator[list[float]]:
     finally:
         stop.set()
         watcher.join()
+
+
+def _give_back() -> None:
+    """Return what earlier runs have freed to the system; memory that the allocator kept of them would be used again unseen."""
+    gc.collect()
+    with suppress(OSError, AttributeError, TypeError):  # only GNU's C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def machine() -> dict[str, Any]:
@@ -150,11 +158,15 @@ def _line(row: Row) -> str:
     if row.max_difference is not None:
         parts.append(f"largest difference {row.max_difference:.1e}")
     if row.ours_gemm_share is not None:
-        parts.append(f"of the matrix-product rate {row.ours_gemm_share:.0%} / {row.peer_gemm_share or 0:.0%}")
+        parts.append(f"of the matrix-product rate {_both(row.ours_gemm_share, row.peer_gemm_share, '.0%')}")
     if row.ours_peak_mb is not None:
-        parts.append(f"peak {row.ours_peak_mb:.0f} / {row.peer_peak_mb or 0:.0f} MB")
+        parts.append(f"peak {_both(row.ours_peak_mb, row.peer_peak_mb, '.0f')} MB")
     if row.mask_iou is not None:
         parts.append(f"mask IoU {row.mask_iou:.4f}")
     if row.same_labels is not None:
         parts.append(f"same labels {row.same_labels:.2%}")
     return "; ".join(parts)
+
+
+def _both(ours: float, peer: float | None, form: str) -> str:
+    return " / ".join(format(value, form) for value in (ours, peer) if value is not None)

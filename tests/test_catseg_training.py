@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from promptseg import training, zoo
 from promptseg.errors import ConfigError, DataError
 from promptseg.models.catseg import RECIPES, Model, Run
 from promptseg.models.catseg.losses import class_loss
-from promptseg.models.catseg.recipes import CatSegTraining
+from promptseg.models.catseg.recipes import LEARNING, CatSegTraining
 from promptseg.models.catseg.tuning import tune
 from promptseg.training.groups import arrange
+from promptseg.training.loop import optimise
 from test_catseg import TINY
 
 # name: card, mode, fields of the network that differ from the card's beside the pooling
@@ -111,6 +115,37 @@ def test_another_mode_needs_its_rates(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no group says how fast"):
         Run(changed, lambda _: None)
     Run(replace(changed, groups=RECIPES["catseg/ablation-full"]().groups), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def stuff(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_catseg.photos(tmp_path_factory.mktemp("stuff"))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_recipe_takes_a_step_and_is_validated(name: str, stuff: Path, tmp_path: Path) -> None:
+    """Its own network in miniature, and its own groups: what learns gets a gradient, what the mode does not name stays."""
+    card, mode, changes = TABLE[name]
+    recipe = small_catseg.recipe(stuff, tmp_path / "out", name=name, steps=1, batch_size=1, validate_every=1)
+    run = Run(recipe, lambda _: None)
+    before = {parameter: tensor.clone() for parameter, tensor in run.model.state_dict().items()}
+    trained = optimise(recipe, run, log=lambda _: None)
+
+    first, last = (json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    assert math.isfinite(first["class"])
+    assert 0 <= last["validation/mIoU"] <= 1
+    learning = {parameter for parameter, tensor in run.model.named_parameters() if tensor.requires_grad}
+    assert not [parameter for parameter, tensor in run.model.named_parameters() if parameter in learning and tensor.grad is None]
+    moved = {parameter for parameter, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[parameter])}
+    assert "aggregator.embed.weight" in moved
+    clip = {parameter for parameter in moved if not parameter.startswith(("aggregator.", "upsample"))}
+    assert bool(clip) is (mode != "frozen")
+    assert all(any(fnmatchcase(parameter, pattern) for pattern in LEARNING[mode]) for parameter in clip)
+
+    model, saved = zoo.load(trained)
+    assert saved.name == card
+    shrunk = changes | ({"visual_prompts": small_catseg.PROMPTED} if "visual_prompts" in changes else {})
+    assert model.config == replace(small_catseg.CARDS[card], **shrunk)
 
 
 def test_killed_and_resumed_it_ends_as_one_that_ran_through(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import small_groupvit
 from command_line import Cli
 from promptseg import zoo
 from promptseg.contracts import Options
+from promptseg.data.vocabularies import available, names
 from promptseg.models.catseg import CatSegOptions
 from promptseg.models.groupvit import GroupVitOptions
 from promptseg.segmenter import Segmenter, load
@@ -60,6 +61,86 @@ def test_options_reach_the_model(make: Any, given: tuple[str, ...], options: Opt
     np.testing.assert_array_equal(np.asarray(Image.open("maps/photo/labels.png")), wanted + 1)
 
 
+def made(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+    """A tiny CAT-Seg, whatever model a command asks for."""
+    segmenter = catseg()
+    monkeypatch.setattr(promptseg.segmenter, "load", lambda *_, **__: segmenter)
+    return segmenter
+
+
+def shown(folder: str = "maps/photo") -> np.ndarray:
+    """The labels that a command wrote, -1 for nothing."""
+    return np.asarray(Image.open(f"{folder}/labels.png")).astype(int) - 1
+
+
+def test_a_folder_of_photos(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of different shapes, in one call; each gets the map that it gets alone."""
+    segmenter = made(monkeypatch)
+    for number, (height, width) in enumerate(((40, 60), (60, 40), (40, 60)), 1):
+        pixels = np.random.default_rng(number).integers(0, 255, (height // 10, width // 10, 3), dtype=np.uint8)
+        Path("photos/deep").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.repeat(10, 0).repeat(10, 1)).save(f"photos/{'deep/' * (number == 3)}{number}.png")
+    code, out, err = cli("semantic", "photos", *CLASSES)
+    assert (code, err) == (0, "")
+    for number in (1, 2, 3):
+        assert f"{number}.png" in out
+        wanted = segmenter.semantic(f"photos/{'deep/' * (number == 3)}{number}.png", CLASSES).labels
+        np.testing.assert_array_equal(shown(f"maps/{number}"), wanted)
+
+
+def test_a_vocabulary_that_ships(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the classes that are named; more than the network's 24 are truncated where that is asked for."""
+    segmenter, maps = made(monkeypatch), []
+    classes = [*names("context59"), "a unicorn", ["a lawn", "a meadow"]]
+    ask = ("semantic", "photo.png", "--vocabulary", "context59", "a unicorn", "a lawn, a meadow", "--mode", "whole")
+    for given, options in (((), CatSegOptions(mode="whole")), (("--truncate",), CatSegOptions(mode="whole", truncate=True))):
+        code, out, err = cli(*ask, *given)
+        assert (code, err) == (0, "")
+        assert "earlier" not in out
+        maps.append(shown())
+        np.testing.assert_array_equal(maps[-1], segmenter.semantic("photo.png", classes, options=options).labels)
+    assert (maps[0] != maps[1]).any()
+
+
+def test_a_vocabulary_of_ones_own(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synonyms by commas, as on the line, asked for each or for their mean; another list is another question."""
+    segmenter = made(monkeypatch)
+    Path("mine.txt").write_text("\ufeffsky\n\n  grass, a dog \r\n", encoding="utf-8")
+    ask = ("semantic", "photo.png", "a wall", "--vocabulary", "mine.txt")
+    maps = []
+    for synonyms in ("max", "mean"):
+        code, out, err = cli(*ask, "--synonyms", synonyms)
+        assert (code, err) == (0, "")
+        assert "earlier" not in out
+        maps.append(shown())
+        wanted = segmenter.semantic("photo.png", ["sky", ["grass", "a dog"], "a wall"], options=Options(synonyms=synonyms)).labels
+        np.testing.assert_array_equal(maps[-1], wanted)
+    assert (maps[0] != maps[1]).any()
+    Path("mine.txt").write_text("sky\ngrass\n", encoding="utf-8")
+    assert "earlier" not in cli(*ask, "--synonyms", "mean")[1]
+    assert shown().max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("ade15", "Did you mean 'ade150'? There are ade150, ade847, "),
+        ("words.txt", "'words.txt' is no text file and no vocabulary that ships"),
+        ("empty.txt", "empty.txt holds no class"),
+        ("photo.png", "photo.png cannot be read"),
+    ],
+)
+def test_no_such_vocabulary(given: str, said: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(monkeypatch)
+    Path("empty.txt").write_text("\n \n", encoding="utf-8")
+    code, _, err = cli("semantic", "photo.png", "sky", "--vocabulary", given)
+    assert code == 1
+    assert said in err
+    assert len(err.splitlines()) == 1
+    if "There are" in said:
+        assert all(name in err for name in available())
+
+
 def test_another_mode_is_another_question(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = catseg()
     monkeypatch.setattr(promptseg.segmenter, "load", lambda *_, **__: segmenter)
@@ -76,7 +157,10 @@ def test_another_mode_is_another_question(cli: Cli, monkeypatch: pytest.MonkeyPa
         (catseg, ("--mode", "sliding"), "'slide' or 'whole'"),
         (catseg, ("--max-classes", "0"), "at least 1"),
         (small_groupvit.segmenter, ("--max-classes", "3"), "no option --max-classes"),
+        (small_groupvit.segmenter, ("--truncate",), "no option --truncate"),
         (pocket, ("--mode", "whole"), "no option --mode"),
+        (catseg, ("--synonyms", "sum"), "'max' or 'mean'"),
+        (catseg, ("--vocabulary", "ade150"), "twice: 'sky', 'grass'"),
         (catseg, ("--class", "sky"), "twice: 'sky'"),
     ],
 )

@@ -120,5 +120,8 @@ def test_first_synonyms_of_a_published_list_may_repeat() -> None:
     firsts = [words[0] for words in vocabularies.synonyms("ade847")]
     assert Contest.between(firsts, None).classes == firsts
     assert Contest.between(vocabularies.synonyms("ade847"), None).classes == firsts
+    assert Contest.between([*firsts, "a unicorn"], None).classes == [*firsts, "a unicorn"]
     with pytest.raises(PromptError, match=r"'bag', .* and 4 more\. "):
         Contest.between(firsts[:-1], None)
+    with pytest.raises(PromptError, match="'bag'"):
+        Contest.between([*firsts, "bag"], None)

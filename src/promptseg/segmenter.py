@@ -171,7 +171,8 @@ class Segmenter(Answers):
         them. None: those that the model was trained on, if it has such a list. Without any every pixel is nothing.
         ``background``: a probability makes nothing of the pixels of which no class is more probable, so 0 gives every pixel a class; a
         name, or names, compete as well, and their pixels are nothing. None is the card's rule: its threshold for `pocket`, which is trained
-        to say what is not there, and for GroupViT, whose authors set one; no background for CLIPSeg, whose authors take the best class.
+        to say what is not there, and for GroupViT, whose authors set one; no background for CLIPSeg and CAT-Seg, whose authors take the
+        best class of every pixel.
 
         Raises:
             UnsupportedTask: the model has no semantic segmentation.

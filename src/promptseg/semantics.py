@@ -100,14 +100,18 @@ def _synonyms(names: ClassNames) -> tuple[tuple[str, ...], ...]:
     checked = names if isinstance(names, Classes) else Classes(names)  # type: ignore[arg-type]  # which checks what it is given
     words = tuple((name,) if isinstance(name, str) else name for name in checked.names)
     twice = [name for name, count in Counter(first for first, *_ in words).items() if count > 1]
-    if twice and not _published([first for first, *_ in words]):
+    if twice and not _published([first for first, *_ in words], twice):
         shown = ", ".join(map(repr, twice[:5])) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
         raise PromptError(f"Classes are named twice: {shown}. A map could not tell them apart; name each once, its synonyms in one list.")
     return words
 
 
-def _published(firsts: list[str]) -> bool:
-    """Whether these are the first synonyms of a vocabulary that ships, which are asked as published: ADE20K has three kinds of bag."""
+def _published(firsts: list[str], twice: list[str]) -> bool:
+    """Whether these begin with the first synonyms of a vocabulary that ships, which are asked as published: ADE20K has three kinds of bag.
+
+    Names that follow it are the user's own, and none of those that come ``twice``.
+    """
     from .data.vocabularies import available, synonyms
 
-    return any([first for first, *_ in synonyms(name)] == firsts for name in available())
+    lists = ([first for first, *_ in synonyms(name)] for name in available())
+    return any(firsts[: len(known)] == known and not set(twice) & set(firsts[len(known) :]) for known in lists)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..contracts import probability
+from ..errors import DataError, PromptError, nearest
 from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed, of_family, ready, synonyms
 from .outputs import OutputFolder, Row, model_stamp
 
@@ -22,6 +23,8 @@ EPILOG = """[bold]Examples[/bold]
     promptseg semantic photo.jpg "a dog" grass --background 0.5
 
     promptseg semantic street.jpg road sky building car -m catseg-base --mode whole
+
+    promptseg semantic street.jpg --vocabulary ade150 "my red bicycle" -m catseg-base
 
     promptseg semantic photos/ water forest field -o found --format overlay,png,coco
 
@@ -37,6 +40,14 @@ def semantic(
         ),
     ],
     classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, even if a file has that name. Repeatable.")] = None,
+    listing: Annotated[
+        str | None,
+        typer.Option(
+            "--vocabulary",
+            metavar="NAME|FILE",
+            help="Classes of a published list, such as ade150 or coco-stuff171, or of a text file, one per line. They come first.",
+        ),
+    ] = None,
     background: Annotated[
         str | None,
         typer.Option(
@@ -54,6 +65,12 @@ def semantic(
     max_classes: Annotated[
         int | None, typer.Option(help="CAT-Seg: refine only so many classes, those most like some place of the photo; approximate.")
     ] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="CAT-Seg: of more than 256 classes refine the 256 nearest, as the published code does.")
+    ] = False,
+    merging: Annotated[
+        str | None, typer.Option("--synonyms", help="A class of several names is asked for each, max, or once for their mean, mean.")
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -65,20 +82,48 @@ def semantic(
 
     given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
-    request: dict[str, Any] = {"command": "semantic", "classes": given.prompts, "background": background, "model": model_stamp(model)}
-    request |= {"formats": wanted, "tile": tile, "mode": mode, "max_classes": max_classes}
+    asked = [*(_vocabulary(listing) if listing is not None else ()), *given.prompts]
+    request: dict[str, Any] = {"command": "semantic", "classes": asked, "background": background, "model": model_stamp(model)}
+    own = {"mode": mode, "max_classes": max_classes, "truncate": truncate or None, "synonyms": merging}
+    request |= {"formats": wanted, "tile": tile, **own}
 
     from .batch import run
 
     nothing = _background(background)
     segmenter = ready(model, "semantic", device=device, precision=precision, max_pixels=max_pixels)
-    options = of_family(segmenter, tile, mode=mode, max_classes=max_classes)
+    options = of_family(segmenter, tile, **own)
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
-        found = segmenter.semantic(photo, synonyms(given.prompts) or None, background=nothing, options=options)
+        found = segmenter.semantic(photo, synonyms(asked) or None, background=nothing, options=options)
         return found, _rows(found, nothing if isinstance(nothing, list) else ())
 
     run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)
+
+
+def _vocabulary(given: str) -> list[str]:
+    """Classes, the synonyms of one joined by commas: a list that ships, by its name, or a text file with one class per line.
+
+    Raises:
+        DataError: it is neither, or the file cannot be read.
+        PromptError: the file holds no class.
+    """
+    from ..data.samples import reason
+    from ..data.vocabularies import available
+    from ..data.vocabularies import synonyms as published
+
+    known = available()
+    if given in known:
+        return [", ".join(words) for words in published(given)]
+    if not Path(given).is_file():
+        raise DataError(f"{given!r} is no text file and no vocabulary that ships.{nearest(given, known)} There are {', '.join(known)}.")
+    try:
+        lines = Path(given).read_text(encoding="utf-8-sig").splitlines()  # Windows editors mark their files
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{given} cannot be read: {reason(error)}. A vocabulary is a text file in UTF-8 with one class per line.") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise PromptError(f"{given} holds no class. Write one per line, its synonyms joined by commas.")
+    return found
 
 
 def _background(text: str | None) -> float | list[str] | None:

@@ -23,10 +23,13 @@ ABSENT = -100.0  # logit of a class that was left out
 
 @dataclass(frozen=True, slots=True)
 class CatSegImage:
-    """Encoded images: ``embedding`` (B, C, g, g), not normalised; ``fine`` (B, tapped[0], 2g, 2g) and (B, tapped[1], 4g, 4g)."""
+    """Encoded images: ``embedding`` (B, C, g, g), not normalised; ``fine`` (B, tapped[0], 2g, 2g) and (B, tapped[1], 4g, 4g).
+
+    ``fine`` holds no more of these than the decoder is guided by.
+    """
 
     embedding: Tensor
-    fine: tuple[Tensor, Tensor]
+    fine: tuple[Tensor, ...]
 
 
 class AggregationLayer(nn.Module):
@@ -63,14 +66,14 @@ class Aggregator(nn.Module):
     def forward(self, image: CatSegImage, text: Tensor, most: int | None = None) -> Tensor:
         """text (T, P, C) -> logits (B, T, 4g, 4g); ``most``: how many classes of each image are refined, all if None; others are -100."""
         parts = zip(image.embedding, *image.fine, strict=True)
-        return torch.stack([self.one(embedding, (embedding, early, late), text, most) for embedding, early, late in parts])
+        return torch.stack([self.one(embedding, (embedding, *fine), text, most) for embedding, *fine in parts])
 
     def cost(self, image: Tensor, text: Tensor) -> Tensor:
         """Cosines of image (C, g, g) and text (T, P, C) -> (T, P, g, g)."""
         cells = F.normalize(image, dim=0).flatten(1)
         return torch.unflatten((F.normalize(text, dim=-1) @ cells), -1, image.shape[1:])
 
-    def one(self, embedding: Tensor, guidance: tuple[Tensor, Tensor, Tensor], text: Tensor, most: int | None) -> Tensor:
+    def one(self, embedding: Tensor, guidance: tuple[Tensor, ...], text: Tensor, most: int | None) -> Tensor:
         """As `forward`, for one image (C, g, g) and its guidance from coarse to fine -> (T, 4g, 4g)."""
         cost = self.cost(embedding, text)
         if most is None or len(text) <= most:
@@ -79,7 +82,7 @@ class Aggregator(nn.Module):
         some = self._refine(cost[kept], guidance, F.normalize(text[kept], dim=-1))  # normalised here alone, as published
         return some.new_full((len(text), *some.shape[1:]), ABSENT).index_copy(0, kept, some)
 
-    def _refine(self, cost: Tensor, guidance: tuple[Tensor, Tensor, Tensor], text: Tensor) -> Tensor:
+    def _refine(self, cost: Tensor, guidance: tuple[Tensor, ...], text: Tensor) -> Tensor:
         grid = (cost.shape[-2], cost.shape[-1])
         looks = None if self.image_guidance is None else F.relu(self.image_guidance(guidance[0][None]))[0].flatten(1).T
         words = None if self.text_guidance is None else F.relu(self.text_guidance(F.normalize(text.mean(1), dim=-1)))
@@ -93,11 +96,11 @@ class Aggregator(nn.Module):
                 x = layer.classes(x, words, grid)
         return self._decode(x, guidance[1:], grid)
 
-    def _decode(self, x: Tensor, fine: tuple[Tensor, Tensor], grid: tuple[int, int]) -> Tensor:
+    def _decode(self, x: Tensor, fine: tuple[Tensor, ...], grid: tuple[int, int]) -> Tensor:
         """x (T, h*w, hidden) -> (T, 4h, 4w)."""
-        guides: list[Tensor | None] = [F.relu(project(seen[None]))[0] for project, seen in zip(self.guidance, fine, strict=False)]
-        guides += [None] * (len(self.stages) - len(guides))
+        guiding = iter([F.relu(project(seen[None]))[0] for project, seen in zip(self.guidance, fine, strict=True)])
         stages = [stage for stage in self.stages if isinstance(stage, Stage)]
+        guides = [next(guiding) if width else None for _, width in zip(stages, self.config.decoder_guidance, strict=False)]
         fast = not torch.is_grad_enabled()
         sizes = [(grid[0] << index, grid[1] << index) for index in range(len(stages))]
         prepared = [stage.prepare(guide, size) if fast else None for stage, guide, size in zip(stages, guides, sizes, strict=True)]

@@ -40,7 +40,7 @@ class CatSegConfig:
     image_guidance: int = 128  # the same for image embeddings and spatial aggregation [appearance_guidance_proj_dim]
     decoder: tuple[int, ...] = (64, 32)  # widths of the two upsampling stages [decoder_dims]; (): no decoder, logits at CLIP's own grid
     tapped: tuple[int, int] = (256, 128)  # widths to which the taps are upsampled [decoder_guidance_dims]
-    decoder_guidance: tuple[int, int] = (32, 16)  # and then projected [decoder_guidance_proj_dims]; (0, 0): no guidance
+    decoder_guidance: tuple[int, int] = (32, 16)  # and then projected [decoder_guidance_proj_dims]; 0: not made, no guidance
     attention: Literal["linear", "full"] = "linear"  # over classes
     prompts: int = 1  # wordings of which each is a channel of the cost volume [prompt_channel]
     pad_classes: int = 256  # fewer classes are filled up with learned ones [pad_len]; 0: never

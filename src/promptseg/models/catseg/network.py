@@ -40,8 +40,9 @@ class Model(Clip):
     def __init__(self, config: CatSegConfig) -> None:
         super().__init__(config.image, config.text)
         self.config = config
-        self.upsample1 = nn.ConvTranspose2d(config.image.width, config.tapped[0], 2, stride=2)
-        self.upsample2 = nn.ConvTranspose2d(config.image.width, config.tapped[1], 4, stride=4)
+        width, (early, late) = config.image.width, config.decoder_guidance
+        self.upsample1 = nn.ConvTranspose2d(width, config.tapped[0], 2, stride=2) if early else None
+        self.upsample2 = nn.ConvTranspose2d(width, config.tapped[1], 4, stride=4) if late else None
         self.aggregator = Aggregator(config)
         depth, length = config.visual_prompts
         self.image_prompts = nn.Parameter(torch.empty(depth, length, config.image.width)) if depth * length else None
@@ -75,8 +76,9 @@ class Model(Clip):
 
     def encode_image(self, pixel_values: Tensor) -> CatSegImage:
         """pixel_values (B, 3, side, side), normalised; `prepare` makes such squares."""
-        embedding, (early, late) = self.see(pixel_values)
-        return CatSegImage(embedding, (self.upsample1(early), self.upsample2(late)))
+        embedding, taps = self.see(pixel_values)
+        pairs = zip((self.upsample1, self.upsample2), taps, strict=True)
+        return CatSegImage(embedding, tuple(upsample(tap) for upsample, tap in pairs if upsample is not None))
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """Texts -> normalised conditions (N, P * C), P the wordings of the configuration.
