@@ -22,7 +22,6 @@ from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedTa
 from promptseg.images import to_pixels
 from promptseg.models.denseclip import LAYOUTS, DenseClipOptions, Model
 from promptseg.models.denseclip.context import visual_context
-from promptseg.models.denseclip.pictures import draw_score_maps, score_maps
 from promptseg.models.denseclip.start import start_from_clip
 from promptseg.models.denseclip.vit import drop_path
 from promptseg.nn import conversion
@@ -30,6 +29,7 @@ from promptseg.nn.clip_config import AttentionPoolConfig
 from promptseg.nn.clip_resnet import AttentionPool
 from promptseg.nn.fpn import FeaturePyramid
 from promptseg.prompts import Box, Text
+from promptseg.score_maps import draw_score_maps, score_maps
 from promptseg.segmenter import Segmenter
 from promptseg.zoo.configs import from_plain, to_plain
 from small_denseclip import CLASSES, CONFIGS, RESNET, VIT, build
@@ -244,7 +244,7 @@ def test_score_maps_are_drawn(ask: Segmenter) -> None:
     assert np.abs(scores).max() <= 1
     assert list(pictures) == names
     assert {picture.size for picture in pictures.values()} == {(60, 40)}
-    (view,) = ask.model.views((40, 60), DenseClipOptions(mode="whole"))
+    view = ask.model.whole_view((40, 60))
     with torch.no_grad():
         image = ask.model.encode_image(to_pixels(photo(), view, ask.model.config.preprocess)[None])
         expected = ask.model.guide(image, ask.model.class_embeddings(names)).scores[0]

@@ -100,6 +100,10 @@ class Model(DenseClip):
         logits: Tensor = self.head(self.pyramid(image, scores))
         return logits
 
+    def score_map(self, pixel_values: Tensor, names: Sequence[str] | None = None) -> Tensor:
+        """Normalised pixels (B, 3, h, w) -> cosines (B, K, h', w') of every place and every name, by default the trained classes."""
+        return self.guide(self.encode_image(pixel_values), self.class_embeddings(names)).scores
+
     # --- photos -------------------------------------------------------------------------------------------------------------------------
 
     def views(self, size: Size, options: Options) -> tuple[View, ...]:
@@ -107,6 +111,10 @@ class Model(DenseClip):
         if options.tile is not None or options.fit is not None or options.size is not None:
             return shared_views.views(size, options, replace(self.config.preprocess, size=self.looks.limits[1], multiple=MULTIPLE))
         return windows.looks(size, options.mode if isinstance(options, DenseClipOptions) else "slide", self.looks)
+
+    def whole_view(self, size: Size) -> View:
+        """The photo of ``size`` (H, W) in one look."""
+        return windows.looks(size, "whole", self.looks)[0]
 
     def merge(self, predictions: Iterable[DenseLogits], views: Sequence[View], size: Size) -> DenseLogits:
         """Windows are averaged at the resized photo's size; tiles: see `nn.views.merge`."""
