@@ -33,7 +33,7 @@ __all__ = ["Exports"]
 NOTEBOOK_SIDE = 800  # pixels
 VERTEX_BYTES = 80  # a list of two numbers that are objects already, and its place in another list
 NUMBER_BYTES = 32
-OUTLINES = 650_000_000  # bytes that outlines as Python lists may take unasked: with everything else there is, less than 1 GB
+OUTLINES = 620_000_000  # bytes that outlines as Python lists may take unasked: with everything else there is, less than 1 GB
 
 
 class Exports(ABC):
@@ -142,7 +142,7 @@ class Exports(ABC):
 
         Raises:
             ExportError: the transform is impossible, or is missing where a ``crs`` is given.
-            MemoryLimitError: the lists need more than 0.65 GB, or more than half of the free memory, and ``force`` is not set.
+            MemoryLimitError: the lists need more than 0.62 GB, or more than half of the free memory, and ``force`` is not set.
         """
         head, features = formats.geojson_head(self.size, transform, crs), list[dict[str, Any]]()
         turned = transform is not None and bool(transform[1] or transform[3])  # then no two corners share a number
