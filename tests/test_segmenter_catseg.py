@@ -17,6 +17,7 @@ from promptseg.errors import ConfigError, PromptError, UnsupportedTask
 from promptseg.models.catseg import CatSegOptions, Model
 from promptseg.models.catseg.windows import looks, resized
 from promptseg.prompts import Text
+from promptseg.results import SemanticMap
 from promptseg.segmenter import Segmenter
 from test_catseg import build
 from toy_family import photo
@@ -29,36 +30,57 @@ def ask() -> Segmenter:
     return Segmenter(build(), zoo.card("catseg-base"), device="cpu", precision="float32")
 
 
-def by_hand(model: Model, pixels: np.ndarray, names: list[str], mode: str) -> Any:
-    """The published order, step by step, on a photo that is square, so that it is resized to 640x640 at once."""
-    resized_photo = Image.fromarray(pixels).resize((640, 640), Image.Resampling.BILINEAR)
+def by_hand(model: Model, pixels: np.ndarray, names: list[str], mode: str, multiple: int = 32) -> Any:
+    """The published order, step by step, on a photo of which neither side becomes 2560."""
+    height, width = pixels.shape[:2]
+    scale = 640 / min(height, width)
+    photo = Image.fromarray(pixels).resize((int(width * scale + 0.5), int(height * scale + 0.5)), Image.Resampling.BILINEAR)
     mean, std = (torch.tensor(values)[:, None, None] for values in (model.config.preprocess.mean, model.config.preprocess.std))
-    canvas = (torch.from_numpy(np.array(resized_photo)).permute(2, 0, 1) / 255 - mean) / std
-    crops = [canvas] if mode == "whole" else [canvas[:, y : y + 384, x : x + 384] for y in (0, 256) for x in (0, 256)]
-    if mode == "slide":
-        crops.append(F.interpolate(canvas[None], (384, 384), mode="bilinear")[0])
+    shown = (torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255 - mean) / std
+    if mode == "whole":
+        crops = [F.pad(shown, (0, -photo.width % multiple, 0, -photo.height % multiple))]
+    else:
+        canvas = F.interpolate(shown[None], (640, 640), mode="bilinear")[0]
+        crops = [canvas[:, y : y + 384, x : x + 384] for y in (0, 256) for x in (0, 256)]
+        crops.append(F.interpolate(shown[None], (384, 384), mode="bilinear")[0])  # not of the canvas
     with torch.inference_mode():
         seen = torch.cat([F.interpolate(crop[None], (64, 64), mode="bilinear") for crop in crops])
         logits = model(seen, [Text(name) for name in names]).logits
         if mode == "whole":
-            return F.interpolate(logits.sigmoid(), pixels.shape[:2], mode="bilinear")[0].numpy()
+            return F.interpolate(logits.sigmoid(), (height, width), mode="bilinear")[0].numpy()
         parts = F.interpolate(logits, (384, 384), mode="bilinear").sigmoid()
         total, times = torch.zeros(len(names), 640, 640), torch.zeros(640, 640)
         for index, (y, x) in enumerate((y, x) for y in (0, 256) for x in (0, 256)):
             total[:, y : y + 384, x : x + 384] += parts[index]
             times[y : y + 384, x : x + 384] += 1
         both = (total / times + F.interpolate(parts[-1:], (640, 640), mode="bilinear")[0]) / 2
-        return F.interpolate(both[None], pixels.shape[:2], mode="bilinear")[0].numpy()
+        return F.interpolate(both[None], (height, width), mode="bilinear")[0].numpy()
+
+
+def noise(size: tuple[int, int]) -> np.ndarray:
+    """Coloured squares, (H, W, 3) uint8."""
+    blocks = np.random.default_rng(0).integers(0, 256, (-(-size[0] // 10), -(-size[1] // 10), 3), np.uint8)
+    return np.ascontiguousarray(blocks.repeat(10, 0).repeat(10, 1)[: size[0], : size[1]])
+
+
+def agrees(found: SemanticMap, wanted: np.ndarray) -> bool:
+    """Whether every pixel's class is the best of these probabilities (N, H, W), up to ties, and the classes' scores are their means."""
+    chosen = np.take_along_axis(wanted, found.labels[None].astype(np.int64), 0)[0]
+    means = [chosen[found.labels == index].mean() for index in np.flatnonzero(found.areas)]
+    return bool((chosen > wanted.max(0) - 1e-5).all()) and found.scores[found.areas > 0] == pytest.approx(means, rel=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_maps_are_the_published_ones(ask: Segmenter, mode: Any) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
-    found = ask.semantic(pixels, NAMES, options=CatSegOptions(mode=mode))
-    wanted = by_hand(ask.model, pixels, NAMES, mode)
-    assert (found.labels == wanted.argmax(0)).mean() > 0.999
-    for index in np.flatnonzero(found.areas):
-        assert found.scores[index] == pytest.approx(wanted[index][found.labels == index].mean(), rel=1e-4)
+@pytest.mark.parametrize("size", [(50, 50), (50, 67), (67, 50), (700, 900)], ids=str)
+def test_maps_are_the_published_ones(ask: Segmenter, mode: Any, size: tuple[int, int]) -> None:
+    found = ask.semantic(noise(size), NAMES, options=CatSegOptions(mode=mode))
+    assert agrees(found, by_hand(ask.model, noise(size), NAMES, mode))
+
+
+@pytest.mark.parametrize("size", [(50, 67), (700, 900)], ids=str)
+def test_padding_stays_in_view(ask: Segmenter, size: tuple[int, int]) -> None:
+    found = ask.semantic(noise(size), NAMES, options=CatSegOptions(mode="whole"))
+    assert not agrees(found, by_hand(ask.model, noise(size), NAMES, "whole", multiple=1))
 
 
 def test_sizes() -> None:
@@ -77,6 +99,24 @@ def test_batches_halves_and_tiles(ask: Segmenter) -> None:
     assert both[1].size == (50, 40)
     assert (ask.semantic(ask.embed_image(photo(), options=whole), NAMES).labels == alone.labels).all()
     assert ask.semantic(photo(), NAMES, options=Options(tile=30)).size == (40, 60)
+
+
+def test_a_list_of_photos_in_slide_mode(ask: Segmenter) -> None:
+    """More windows than go through the network together, photos of different shapes: each as by itself."""
+    photos = [noise((50, 67)), photo(), noise((50, 50)), photo(50, 40)]
+    found = ask.semantic(photos, NAMES)
+    assert [one.size for one in found] == [(50, 67), (40, 60), (50, 50), (50, 40)]
+    for one, pixels in zip(found, photos, strict=True):
+        assert agrees(one, by_hand(ask.model, pixels, NAMES, "slide"))
+
+
+def test_five_thousand_classes(ask: Segmenter) -> None:
+    """They are refined together, and all compete."""
+    names = [f"thing {index}" for index in range(5000)]
+    found = ask.semantic(photo(), names, options=CatSegOptions(mode="whole"))
+    assert found.classes == tuple(names)
+    assert found.areas.sum() == 40 * 60
+    assert agrees(found, np.stack(list(ask.model.to_scores(_whole(ask, names), (40, 60)))))
 
 
 def test_synonyms(ask: Segmenter) -> None:

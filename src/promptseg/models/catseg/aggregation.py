@@ -51,9 +51,9 @@ class Aggregator(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Conv2d(config.prompts, config.hidden, 7, padding=3)
-        embed = config.image.embed
-        self.image_guidance = nn.Conv2d(embed, config.image_guidance, 3, padding=1) if config.image_guidance else None
-        self.text_guidance = nn.Linear(embed, config.text_guidance) if config.text_guidance else None
+        embed, looks, words = config.image.embed, config.image_guidance, config.text_guidance
+        self.image_guidance = nn.Conv2d(embed, looks, 3, padding=1) if looks and config.spatial else None
+        self.text_guidance = nn.Linear(embed, words) if words and config.classes else None
         pairs = [pair for pair in zip(config.tapped, config.decoder_guidance, strict=True) if pair[1]]
         self.guidance = nn.ModuleList(nn.Conv2d(inputs, outputs, 3, padding=1) for inputs, outputs in pairs)
         self.layers = nn.ModuleList(AggregationLayer(config) for _ in range(config.layers))
