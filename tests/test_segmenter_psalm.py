@@ -275,6 +275,8 @@ def test_what_cannot_be_asked(ask: Segmenter) -> None:
         ask(PHOTO, Text("dog", ("a photo of a {}.",)))
     with pytest.raises(ConfigError, match="templates"):
         ask.semantic(PHOTO, ["dog"], options=Options(templates=("a photo of a {}.",)))
+    with pytest.raises(ConfigError, match="no mean"):
+        ask.semantic(PHOTO, [["dog", "hound"]], options=Options(synonyms="mean"))
     assert ask(PHOTO, "a dog", options=Options(size=128)).size == SIZE
 
 

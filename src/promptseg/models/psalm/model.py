@@ -166,13 +166,15 @@ class Model(Network):
         """The whole photo, its longer side filling a square of ``options.size``.
 
         Raises:
-            ConfigError: tiles, another fit, templates, or a size that is no multiple of 64.
+            ConfigError: tiles, another fit, templates, the mean of synonyms, or a size that is no multiple of 64.
         """
         side = options.size or self.config.preprocess.size
         if options.tile is not None or options.fit not in (None, "letterbox"):
             raise ConfigError("PSALM looks at the whole photo in a padded square; leave tile and fit out. For finer masks raise size.")
         if options.templates is not None:
             raise ConfigError("PSALM reads the names of classes as they stand; leave templates out.")
+        if options.synonyms != "max":
+            raise ConfigError("PSALM reads every name of a class by itself and knows no mean of them; leave synonyms out.")
         if side % 64:
             raise ConfigError(f"The size of PSALM's input is a multiple of 64, not {side}.")
         return (View((0, 0, size[1], size[0]), fitted(size, side), (side, side)),)
