@@ -37,7 +37,8 @@ OTHER_PROMPT: dict[PromptKind, str] = {
 
 
 def require_task(card: Card, task: Task) -> None:
-    """
+    """Nothing, if the model has the task.
+
     Raises:
         UnsupportedTask: the model has no such task; the message names those that have it, and what to do instead.
     """
@@ -51,7 +52,8 @@ def kind_of(prompt: Prompt) -> PromptKind:
 
 
 def require_kinds(card: Card, kinds: Iterable[PromptKind], hint: str = "") -> None:
-    """
+    """Nothing, if the model takes prompts of all these kinds; ``hint`` replaces what the message says to do instead.
+
     Raises:
         UnsupportedPrompt: the model takes no prompts of one of these kinds; the message names those that do.
     """

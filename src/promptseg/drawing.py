@@ -34,6 +34,7 @@ FIRST_COLOURS: tuple[Colour, ...] = (
     (0, 140, 120),
 )
 HEAT: tuple[Colour, ...] = ((20, 20, 90), (110, 30, 150), (205, 60, 110), (250, 150, 60), (250, 245, 80))  # rising in lightness
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # how bright red, green and blue are (ITU-R BT.601)
 TINT = 0.5  # share of the colour inside a mask
 GREY = 0.35  # how far the rest of the photo is drawn towards its own grey, so that the colours stand out
 ROWS = 256  # rows that are mixed at once
@@ -106,7 +107,7 @@ def heat(photo: NDArray[np.uint8], values: NDArray[np.floating], limits: tuple[f
     canvas = np.empty_like(photo)
     for top in range(0, len(photo), ROWS):
         rows = slice(top, top + ROWS)
-        grey = photo[rows] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        grey = photo[rows] @ LUMA
         colours = np.stack([np.interp(smooth[rows], places, channel) for channel in ramp.T], axis=-1)
         canvas[rows] = (0.5 * grey[..., None] + 0.5 * colours).round().astype(np.uint8)
     return Image.fromarray(canvas)
@@ -130,7 +131,7 @@ def palette_png(labels: NDArray[np.integer], colours: Sequence[Colour]) -> Image
 def _mix(base: NDArray[np.float32], owner: NDArray[np.int32], table: NDArray[np.float32], outline: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Colour inside, grey outside, the pure colour on outlines."""
     share = np.where(outline, np.float32(1), np.float32(TINT))[..., None]
-    grey = base @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    grey = base @ LUMA
     outside = base + GREY * (grey[..., None] - base)
     inside = base + share * (table[owner] - base)
     return np.where((owner >= 0)[..., None], inside, outside).round().astype(np.uint8)

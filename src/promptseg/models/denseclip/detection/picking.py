@@ -44,5 +44,5 @@ def require_numbers(*outputs: Tensor) -> None:
     if any(output.isnan().any() for output in outputs):
         raise NumericalError(
             "The detector computed scores, boxes or masks that are not numbers. Try precision='float32'; if that does not help, the "
-            "weights are damaged: promptseg verify NAME."
+            "weights may be damaged: get them again, or take an earlier checkpoint."
         )
