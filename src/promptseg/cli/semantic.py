@@ -107,7 +107,7 @@ def _vocabulary(given: str) -> list[str]:
         DataError: it is neither, or the file cannot be read.
         PromptError: the file holds no class.
     """
-    from ..data.samples import reason
+    from ..data.samples import read_lines
     from ..data.vocabularies import available
     from ..data.vocabularies import synonyms as published
 
@@ -116,11 +116,7 @@ def _vocabulary(given: str) -> list[str]:
         return [", ".join(words) for words in published(given)]
     if not Path(given).is_file():
         raise DataError(f"{given!r} is no text file and no vocabulary that ships.{nearest(given, known)} There are {', '.join(known)}.")
-    try:
-        lines = Path(given).read_text(encoding="utf-8-sig").splitlines()  # Windows editors mark their files
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{given} cannot be read: {reason(error)}. A vocabulary is a text file in UTF-8 with one class per line.") from None
-    found = [line.strip() for line in lines if line.strip()]
+    found = read_lines(Path(given), "A vocabulary is a text file in UTF-8 with one class per line.")
     if not found:
         raise PromptError(f"{given} holds no class. Write one per line, its synonyms joined by commas.")
     return found

@@ -216,8 +216,8 @@ def read_pickle(path: Path) -> Any:
         return _Plain(stream, encoding="utf-8", errors="replace").load()
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file without blanks around them, empty ones left out.
+def read_lines(path: Path, remedy: str = "Check the folder against the layout in `promptseg data list`.") -> list[str]:
+    """Lines of a text file without blanks around them, empty ones left out; ``remedy`` ends the message when it cannot be read.
 
     Raises:
         DataError: missing or not UTF-8.
@@ -225,7 +225,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors mark their files
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {reason(error)}. Check the folder against the layout in `promptseg data list`.") from None
+        raise DataError(f"{path} cannot be read: {reason(error)}. {remedy}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
