@@ -24,7 +24,7 @@ from torch import Tensor
 import small_clipseg
 from promptseg import models, zoo
 from promptseg.devices import cache_folder
-from promptseg.errors import ConfigError, UnknownModel, WeightsError, WeightsNotFound
+from promptseg.errors import ConfigError, UnknownModel, UnsafeFile, WeightsError, WeightsNotFound
 from promptseg.models.clipseg.config import ClipSegConfig
 from promptseg.zoo import hub
 from promptseg.zoo.configs import from_plain, to_plain
@@ -304,6 +304,38 @@ def test_pull_tries_the_published_files_in_turn(monkeypatch: pytest.MonkeyPatch,
     asked = fake_hub(monkeypatch, files)
     assert zoo.pull(NAME) == (tmp_path / "pytorch_model.bin",)
     assert asked == ["CIDAS/clipseg-rd64/model.safetensors", "CIDAS/clipseg-rd64/pytorch_model.bin"]
+
+
+def test_pull_brings_the_shards_of_an_index_and_the_tokenizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub.errors import EntryNotFoundError
+
+    index, merges = tmp_path / "model.safetensors.index.json", tmp_path / "merges.txt"
+    index.write_text(json.dumps({"weight_map": {"x": "b.safetensors", "y": "a.safetensors", "z": "b.safetensors"}}))
+    missing = EntryNotFoundError("404")
+    files: dict[str, Path | Exception] = {"pytorch_model.bin.index.json": missing, index.name: index, "tokenizer.json": missing}
+    for path in (merges, tmp_path / "a.safetensors", tmp_path / "b.safetensors"):
+        path.write_bytes(b"content")
+        files[path.name] = path
+    asked = fake_hub(monkeypatch, files)
+    assert zoo.pull("psalm") == (index,)
+    order = ["pytorch_model.bin.index.json", index.name, "tokenizer.json", "merges.txt", "a.safetensors", "b.safetensors"]
+    assert asked == [f"EnmingZhang/PSALM/{file}" for file in order]
+    index.write_text(json.dumps({"weight_map": {"x": "../secret.bin"}}))
+    with pytest.raises(UnsafeFile):
+        zoo.pull("psalm")
+
+
+def test_a_sharded_download_that_stopped_half_way_is_not_here(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--EnmingZhang--PSALM"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
+    (snapshot / "a.safetensors").write_bytes(b"content")
+    assert not zoo.here("psalm")
+    (snapshot / "b.safetensors").write_bytes(b"content")
+    assert zoo.here("psalm")
 
 
 def test_pull_says_why_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:

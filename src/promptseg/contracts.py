@@ -235,10 +235,15 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One way in which people have the weights: its files, in the order in which `from_official` takes their state dicts."""
+    """One way in which people have the weights: its files, in the order in which `from_official` takes their state dicts.
+
+    An index file stands for the shards that it names. ``beside``: what else a model reads from that folder, such as a tokenizer; what the
+    repository does not have of it is passed over.
+    """
 
     layout: Literal["official", "hf"]
     files: tuple[str, ...]
+    beside: tuple[str, ...] = ()
     hub: str | None = None  # repository on the Hugging Face Hub
     url: str | None = None  # where else, for the message that says which file to put where
     sha256: Mapping[str, str] = field(default_factory=dict)  # file -> checksum, where one is published

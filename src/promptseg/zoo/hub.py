@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..contracts import Published
@@ -11,6 +12,7 @@ from ..errors import WeightsError, WeightsNotFound
 from .catalogue import card as find_card
 from .checkpoints import sha256
 from .locations import here, how_to_get, weights
+from .reading import INDEX_FILES, shard_places
 
 CONNECT_S = 3.0  # for each address of the Hub; a reply may take longer
 UNREACHABLE = {"ConnectError", "ConnectTimeout", "ConnectionError"}  # what httpx and requests, of which the client uses one, call it
@@ -34,7 +36,7 @@ def pull(name: str, *, force: bool = False) -> tuple[Path, ...]:
     for published in entry.published:
         if published.hub is not None:
             try:
-                return tuple(_fetch(published, file, force) for file in published.files)
+                return _fetch_all(published, force)
             except WeightsNotFound as error:
                 reasons.append(str(error))
                 if isinstance(error, _UnreachableError):
@@ -47,6 +49,26 @@ class _UnreachableError(WeightsNotFound):
     """There is no way to the Hub at all."""
 
 
+class _MissingError(WeightsNotFound):
+    """The repository is there, and the file is not in it."""
+
+
+def _fetch_all(published: Published, force: bool) -> tuple[Path, ...]:
+    """All files of one way; the paths of those that the card names.
+
+    Shards come last, so that weights which look complete never lack what lies beside them.
+    """
+    files = tuple(_fetch(published, file, force) for file in published.files)
+    for file in published.beside:
+        with suppress(_MissingError):
+            _fetch(published, file, force)
+    for index in files:
+        if index.name in INDEX_FILES:
+            for shard in sorted(set(shard_places(index).values())):
+                _fetch(published, shard, force)
+    return files
+
+
 def _fetch(published: Published, file: str, force: bool) -> Path:
     """One file of a repository, checked.
 
@@ -54,7 +76,13 @@ def _fetch(published: Published, file: str, force: bool) -> Path:
         WeightsNotFound: it cannot be had; the message says why.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     assert published.hub is not None
     transport: type[Exception] = HfHubHTTPError.__bases__[0]  # the base error of the HTTP library that the client uses, whichever it is
@@ -63,6 +91,8 @@ def _fetch(published: Published, file: str, force: bool) -> Path:
         path = Path(hf_hub_download(published.hub, file, force_download=force))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise _UnreachableError("there is no network, or HF_HUB_OFFLINE is set.") from None
+    except EntryNotFoundError:
+        raise _MissingError(f"{published.hub} has no {file}.") from None
     except (transport, HfHubHTTPError, HFValidationError, OSError) as error:
         raise WeightsNotFound(f"{published.hub}/{file}: {_first_line(error)}") from None
     check(path, published.sha256)

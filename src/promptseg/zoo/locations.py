@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from .. import models
 from ..contracts import Card, Published
 from ..devices import cache_folder
-from ..errors import ConfigError, UnknownModel, WeightsNotFound
+from ..errors import ConfigError, UnknownModel, WeightsError, WeightsNotFound
 from .catalogue import card as find_card
 from .catalogue import cards
 from .checkpoints import WEIGHTS_FILE, is_folder, load_files, load_folder
+from .reading import INDEX_FILES, shard_places
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,13 +109,24 @@ def how_to_get(entry: Card) -> str:
 
 
 def in_hub_cache(published: Published) -> tuple[Path, ...] | None:
-    """A published model's files in the Hugging Face cache, if all are there."""
+    """A published model's files in the Hugging Face cache, if all are there, the shards of an index included."""
     from huggingface_hub import try_to_load_from_cache
 
     if published.hub is None:
         return None
     found = [try_to_load_from_cache(published.hub, name) for name in published.files]
-    return tuple(Path(path) for path in found if isinstance(path, str)) if all(isinstance(path, str) for path in found) else None
+    files = tuple(Path(path) for path in found if isinstance(path, str))
+    return files if len(files) == len(found) and all(map(_whole, files)) else None
+
+
+def _whole(file: Path) -> bool:
+    """Whether the shards of a file that is an index are beside it; a download may have stopped between two of them."""
+    if file.name not in INDEX_FILES:
+        return True
+    try:
+        return all((file.parent / shard).exists() for shard in set(shard_places(file).values()))
+    except (OSError, WeightsError):
+        return False
 
 
 def _places(entry: Card) -> list[tuple[Path, ...]]:

@@ -81,18 +81,29 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"The safetensors file is damaged ({str(error)[:100]}). Get it again.") from None
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    """The Hugging Face index of a checkpoint in several files: ``{"weight_map": {name: file}}``."""
+def shard_places(index: Path) -> dict[str, str]:
+    """The Hugging Face index of a checkpoint in several files, ``{"weight_map": {name: file}}`` -> each tensor's file, beside the index.
+
+    Raises:
+        UnsafeFile: it points elsewhere.
+        WeightsError: it is no index.
+    """
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(places.values()))
+        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = set(places.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError("This JSON file is no index of weight files (it has no 'weight_map' of names to files).") from None
-    result: dict[str, Tensor] = {}
     for name in files:
         plain = isinstance(name, str) and name == Path(name).name and name.endswith((".safetensors", ".bin"))
         if not plain or "\\" in name or "\0" in name:
             raise UnsafeFile(f"The index points to {str(name)[:100]!r}; shards lie beside their index. Nothing was loaded.")
+    return places
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    places = shard_places(index)
+    result: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
         read = _read_safetensors if name.endswith(".safetensors") else _read_archive
         result.update(read(index.parent / name))
     lost = [name for name in places if name not in result]

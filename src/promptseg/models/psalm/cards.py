@@ -5,7 +5,9 @@ from __future__ import annotations
 from ...contracts import Card, Published
 from .config import PREPROCESS, PsalmConfig
 
-_FOLDER = "https://huggingface.co/EnmingZhang/PSALM, with the shards that it names and the tokenizer beside it"
+_HUB = "EnmingZhang/PSALM"
+_FOLDER = f"https://huggingface.co/{_HUB}, with the shards that it names and the tokenizer beside it"
+_TOKENIZER = ("tokenizer.json", "merges.txt")
 
 CARDS: tuple[Card, ...] = (
     Card(
@@ -21,8 +23,8 @@ CARDS: tuple[Card, ...] = (
         parameters=1_587_057_208,
         preprocess=PREPROCESS,
         published=(
-            Published(layout="official", files=("pytorch_model.bin.index.json",), url=_FOLDER),
-            Published(layout="official", files=("model.safetensors.index.json",), url=_FOLDER),
+            Published(layout="official", files=("pytorch_model.bin.index.json",), beside=_TOKENIZER, hub=_HUB, url=_FOLDER),
+            Published(layout="official", files=("model.safetensors.index.json",), beside=_TOKENIZER, hub=_HUB, url=_FOLDER),
         ),
         metrics={"refcoco/cIoU": 0.836, "refcoco+/cIoU": 0.729, "refcocog/cIoU": 0.738, "coco-panoptic/PQ": 0.559},  # the paper's val sets
     ),
