@@ -147,7 +147,7 @@ MSRC = (
 
 
 def msrc() -> Recipe:
-    """A few hundred photographs of 22 classes and the small tower of `pocket`, for two cores and a quarter of an hour.
+    """A few hundred photographs of 22 classes and the small tower of `pocket`, for two cores and ten minutes.
 
     The text tower is small, too, and starts at random: of the language only the guidance is left, that names must fit cells.
     """
@@ -169,7 +169,7 @@ def _small(name: str, language: LanguageConfig | None) -> Recipe:
         head=SemanticHead(channels=96, crop=256, stride=171, limits=(1024, 256)), preprocess=preprocess,
     )  # fmt: skip
     return Recipe(
-        name=f"denseclip/{name}", card="denseclip-fpn-r50", data="data/msrc", output=f"runs/denseclip/{name}", steps=500, batch_size=8,
+        name=f"denseclip/{name}", card="denseclip-fpn-r50", data="data/msrc", output=f"runs/denseclip/{name}", steps=250, batch_size=8,
         lr=1e-3, schedule=Warmup(steps=50, start=1e-5, main=Poly(power=0.9, minimum=1e-6), join="multiply"),
         groups=(ParameterGroup(pattern="image.body.*", lr=0.1),), weight_decay=0.01, clip=None, ema=None, workers=0, validate_every=250,
         options=DenseClipTraining(config=config, dataset="own", imagenet="package"),
