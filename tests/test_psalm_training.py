@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,17 +11,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import replicas
 import small_psalm_training
-from promptseg import training, zoo
+from promptseg import Box, load, training, zoo
 from promptseg.errors import ConfigError, DataError, WeightsError
-from promptseg.models.psalm import keys
+from promptseg.models.psalm import keys, validation
 from promptseg.models.psalm.conditions import class_ends, sentence_end
+from promptseg.models.psalm.config import MaskConfig, PsalmConfig
 from promptseg.models.psalm.model import Model
+from promptseg.models.psalm.predictor import Head
 from promptseg.models.psalm.questions import Conversations, Interactive, Referring
 from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
 from promptseg.models.psalm.run import PsalmRun
@@ -218,6 +222,20 @@ def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path:
     assert all("lora_" in name for name in learning)
     after = load_file(training.train(recipe, log=lambda _: None) / "model.safetensors")
     assert after.keys() == Model(small_psalm_training.SMALL).state_dict().keys()
+    adapted = dict(run.model.named_modules())
+    with torch.no_grad():
+        for name, parameter in run.model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    layers = {name: one for name, one in adapted.items() if hasattr(one, "lora_A") and len(one.lora_A)}
+    assert layers
+    products = {
+        name: one.base_layer.weight + one.scaling["default"] * one.lora_B["default"].weight @ one.lora_A["default"].weight
+        for name, one in layers.items()
+    }
+    whole = run.finished(run.model).state_dict()
+    for name, product in products.items():
+        torch.testing.assert_close(whole[f"{name}.weight"], product)
 
 
 @pytest.mark.parametrize("changed", [{"queries": "table"}, {"condition": "last"}])
@@ -233,6 +251,104 @@ def test_ablations_change_what_is_read_from_the_language_model(root: Path, tmp_p
     classes = torch.tensor([[0, 1, 1, 2, 2, 2]])
     assert class_ends(states, classes).tolist() == [[[4, 5], [10, 11]]]
     assert sentence_end(states, classes == 1).tolist() == [[[4, 5]]]
+
+
+def test_held_out_questions_are_asked_between_steps(root: Path, tmp_path: Path) -> None:
+    """One figure per kind; training goes on as if it had not been interrupted."""
+    given = {"validation": small_psalm_training.SOURCES, "validated": 2}
+    looking = replace(small_psalm_training.recipe(root, tmp_path / "a", options=given, steps=3), validate_every=2, best="mIoU, referring")
+    blind = small_psalm_training.recipe(root, tmp_path / "b", steps=3)
+    folder, other = (training.train(recipe, log=lambda _: None) for recipe in (looking, blind))
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    figures = [{key: value for key, value in line.items() if key.startswith("validation/")} for line in lines]
+    figures = [line for line in figures if line]
+    assert len(figures) == 2
+    kinds = ("mIoU, panoptic", "mIoU, referring", "mIoU, interactive", "likelihood, conversation")
+    assert all(line.keys() == {f"validation/{kind}" for kind in kinds} for line in figures)
+    assert all(0 <= line[f"validation/{kind}"] <= 1 for line in figures for kind in kinds[:3])
+    assert all(line["validation/likelihood, conversation"] < 0 for line in figures)
+    assert (folder / "best" / "model.safetensors").is_file()
+    for name, tensor in load_file(other / "model.safetensors").items():
+        assert torch.equal(tensor, load_file(folder / "model.safetensors")[name]), name
+    with pytest.raises(ConfigError, match=r"options\.validation"):
+        quiet(replace(blind, validate_every=1))
+    with pytest.raises(ConfigError, match="one source of each kind"):
+        PsalmTraining(sources=small_psalm_training.SOURCES, validation=small_psalm_training.SOURCES[:1] * 2)
+    with pytest.raises(ConfigError, match="validated"):
+        PsalmTraining(sources=small_psalm_training.SOURCES, validated=0)
+
+
+def test_validation_measures_masks(root: Path, tmp_path: Path) -> None:
+    """A network that knows the truth gets everything."""
+    run = quiet(small_psalm_training.recipe(root, tmp_path))
+    for number, kind in ((0, "panoptic"), (2, "referring"), (4, "interactive")):
+        example = run.example(number)
+        assert example.targets is not None
+        masks = example.targets.masks.float() * 40 - 20
+        count = len(masks)
+        classes = 99 * torch.nn.functional.one_hot(example.targets.labels, 3).float()[None] if kind == "panoptic" else None
+        regions = (99 * torch.eye(count),) if kind == "interactive" else None
+        sentence = torch.zeros(1, count, 1) if kind == "referring" else None
+        head = Head(masks[None], classes, sentence, regions)
+        if kind == "panoptic":
+            answered, truth = validation._maps(head, example.targets)
+            assert torch.equal(answered[truth != 255], truth[truth != 255])
+            assert (truth != 255).any()
+        else:
+            pairs = validation._masks(head, example)
+            assert len(pairs) == (count if kind == "interactive" else 1)
+            assert all(torch.equal(found, wanted > 0) for found, wanted in pairs)
+
+
+BASE = RECIPES["psalm/stage2"]()
+DIFFERENCES: dict[str, dict[str, Any]] = {
+    "psalm/stage2-bf16": {"precision": "bfloat16"},
+    "psalm/stage2-lora": {"precision": "bfloat16", "lora": 16},
+    "psalm/ablation-no-alignment": {"projector": None},
+    "psalm/ablation-no-mask-tokens": {"config": PsalmConfig(queries="table")},
+    "psalm/ablation-reference-token": {"config": PsalmConfig(condition="last")},
+    "psalm/ablation-one-proposal": {"config": PsalmConfig(masks=MaskConfig(queries=1))},
+    "psalm/ablation-panoptic-only": {"sources": BASE.options.sources[:1]},
+    "psalm/ablation-referring-only": {"sources": BASE.options.sources[1:2]},
+    "psalm/ablation-interactive-only": {"sources": BASE.options.sources[2:3]},
+}
+
+
+def test_recipes_differ_in_what_their_names_say() -> None:
+    assert RECIPES.keys() - DIFFERENCES.keys() == {"psalm/stage1", "psalm/stage2", "psalm/handful"}
+    for name, changes in DIFFERENCES.items():
+        options = {key: value for key, value in changes.items() if key != "precision"}
+        precision = changes.get("precision", "float16")
+        wanted = replace(BASE, name=name, output=f"runs/{name}", precision=precision, options=replace(BASE.options, **options))
+        assert RECIPES[name]() == wanted
+    for made in (BASE, RECIPES["psalm/stage1"]()):
+        assert (made.options.language, made.options.masks) == (("phi-1_5_dev/model.safetensors",), "model_final_54b88a.pkl")
+        assert made.checkpointing == ("language.blocks.*",)
+    assert (BASE.precision, BASE.options.projector) == ("float16", "runs/psalm/stage1/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("psalm/ablation-no-mask-tokens", 0),
+        ("psalm/ablation-reference-token", 0),
+        ("psalm/ablation-one-proposal", 0),
+        ("psalm/ablation-referring-only", 1),
+        ("psalm/ablation-interactive-only", 2),
+    ],
+)
+def test_ablations_are_trained_kept_and_asked(name: str, kinds: int, root: Path, tmp_path: Path) -> None:
+    """One step each; what was trained is read again, and answers by the rule that it was trained with."""
+    wanted = RECIPES[name]().options.config
+    queries = min(wanted.masks.queries, small_psalm_training.SMALL.masks.queries)
+    masks = replace(small_psalm_training.SMALL.masks, queries=queries)
+    config = replace(small_psalm_training.SMALL, queries=wanted.queries, condition=wanted.condition, masks=masks)
+    options = {"config": config, "sources": small_psalm_training.SOURCES[kinds : kinds + 1]}
+    folder = training.train(small_psalm_training.recipe(root, tmp_path, name=name, options=options, steps=1), log=lambda _: None)
+    segmenter = load(folder, precision="float32")
+    assert segmenter.model.config == config
+    found = segmenter(np.zeros((20, 30, 3), np.uint8), ["a dog", Box(2, 2, 9, 9)])
+    assert [mask.mask.shape for mask in found] == [(20, 30)] * 2
 
 
 def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:
