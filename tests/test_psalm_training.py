@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 import replicas
 import small_psalm_training
 from promptseg import Box, load, training, zoo
+from promptseg.contracts import Rename
 from promptseg.data.samples import IGNORE
-from promptseg.errors import ConfigError, DataError, WeightsError
+from promptseg.data.vocabularies import names
+from promptseg.errors import ConfigError, DataError, PromptError, WeightsError
 from promptseg.models.psalm import keys, validation
 from promptseg.models.psalm.conditions import class_ends, sentence_end
 from promptseg.models.psalm.config import MaskConfig, PsalmConfig
@@ -29,8 +31,9 @@ from promptseg.models.psalm.predictor import Head
 from promptseg.models.psalm.questions import Conversations, Interactive, Referring
 from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
 from promptseg.models.psalm.run import PsalmRun
-from promptseg.models.psalm.start import load_language, load_masks, load_projector
+from promptseg.models.psalm.start import MASK2FORMER, load_language, load_masks, load_projector
 from promptseg.models.psalm.tokens import Tokenizer
+from promptseg.nn import conversion
 from promptseg.nn.conversion import to_official
 from promptseg.training.groups import arrange
 
@@ -212,6 +215,46 @@ def test_mask2former_gives_the_parts_that_it_has() -> None:
         load_masks(target, theirs)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [  # as published in Mask2Former's file, and in PSALM's (without "model.")
+        ("backbone.patch_embed.norm.bias", "vision_tower.patch_embed.norm.bias"),
+        (
+            "backbone.layers.2.blocks.17.attn.relative_position_bias_table",
+            "vision_tower.layers.2.blocks.17.attn.relative_position_bias_table",
+        ),
+        ("backbone.layers.1.downsample.reduction.weight", "vision_tower.layers.1.downsample.reduction.weight"),
+        ("backbone.norm3.weight", "vision_tower.norm3.weight"),
+        ("sem_seg_head.pixel_decoder.input_proj.2.0.weight", "pixel_decoder.input_proj.2.0.weight"),
+        ("sem_seg_head.pixel_decoder.transformer.level_embed", "pixel_decoder.transformer.level_embed"),
+        (
+            "sem_seg_head.pixel_decoder.transformer.encoder.layers.5.self_attn.sampling_offsets.bias",
+            "pixel_decoder.transformer.encoder.layers.5.self_attn.sampling_offsets.bias",
+        ),
+        ("sem_seg_head.pixel_decoder.adapter_1.weight", "pixel_decoder.adapter_1.0.weight"),
+        ("sem_seg_head.pixel_decoder.adapter_1.norm.bias", "pixel_decoder.adapter_1.1.bias"),
+        ("sem_seg_head.pixel_decoder.layer_1.norm.weight", "pixel_decoder.layer_1.1.weight"),
+        (
+            "sem_seg_head.predictor.transformer_cross_attention_layers.8.multihead_attn.in_proj_weight",
+            "predictor.transformer_cross_attention_layers.8.multihead_attn.in_proj_weight",
+        ),
+        ("sem_seg_head.predictor.transformer_ffn_layers.4.linear2.bias", "predictor.transformer_ffn_layers.4.linear2.bias"),
+        ("sem_seg_head.predictor.static_query.weight", "predictor.query_feat.weight"),
+        ("sem_seg_head.predictor.query_embed.weight", "predictor.query_embed.weight"),
+        ("sem_seg_head.predictor.mask_embed.layers.2.weight", "predictor.mask_embed.layers.2.weight"),
+    ],
+)
+def test_mask2former_fills_the_published_places(names: tuple[str, str]) -> None:
+    """Both names mean one tensor of ours."""
+    start, whole = names[0], names[1] if not names[1].startswith("vision_tower") else f"model.{names[1]}"
+    ours = []
+    for rules, name in ((MASK2FORMER, start), (keys.OFFICIAL, whole)):
+        rule = conversion._find(rules, name)
+        assert isinstance(rule, Rename), name
+        ours.append(conversion._translate(rule.theirs, rule.ours, name))
+    assert ours[0] == ours[1] is not None
+
+
 def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path: Path) -> None:
     """With half precision and activations computed again, as on small machines."""
     less = {"sources": small_psalm_training.SOURCES[:1], "lora": 2}
@@ -309,6 +352,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
     "psalm/ablation-no-alignment": {"projector": None},
     "psalm/ablation-no-mask-tokens": {"config": PsalmConfig(queries="table")},
     "psalm/ablation-reference-token": {"config": PsalmConfig(condition="last")},
+    "psalm/ablation-coupled-classes": {"config": PsalmConfig(classes=names("coco-panoptic133"))},
     "psalm/ablation-one-proposal": {"config": PsalmConfig(masks=MaskConfig(queries=1))},
     "psalm/ablation-panoptic-only": {"sources": BASE.options.sources[:1]},
     "psalm/ablation-referring-only": {"sources": BASE.options.sources[1:2]},
@@ -351,6 +395,34 @@ def test_ablations_are_trained_kept_and_asked(name: str, kinds: int, root: Path,
     assert segmenter.model.config == config
     found = segmenter(np.zeros((20, 30, 3), np.uint8), ["a dog", Box(2, 2, 9, 9)])
     assert [mask.mask.shape for mask in found] == [(20, 30)] * 2
+
+
+def test_coupled_classes_are_learned_by_number(root: Path, tmp_path: Path) -> None:
+    """The classifier learns, the names' way to the scores does not; asked are its own classes, any of them, in any order."""
+    config = replace(small_psalm_training.SMALL, classes=("person", "grass-merged"))
+    options = {"config": config, "sources": small_psalm_training.SOURCES[:1]}
+    recipe = small_psalm_training.recipe(root, tmp_path, name="psalm/ablation-coupled-classes", options=options, steps=1)
+    run = quiet(recipe)
+    sum(run.losses(run.collate([run.example(0), run.example(1)])).values()).backward()  # type: ignore[union-attr]
+    assert run.model.predictor.classifier.weight.grad.abs().max() > 0
+    assert run.model.to_class.weight.grad is None
+    segmenter = load(training.train(recipe, log=lambda _: None), precision="float32")
+    photo = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    both = segmenter.semantic(photo, background=0.0)
+    assert both.classes == ("person", "grass-merged")
+    turned = segmenter.semantic(photo, ["grass-merged", ["human", "person"]], background=0.0)
+    assert np.array_equal(both.labels, 1 - turned.labels)
+    assert (segmenter.model.things, segmenter.model.stuff) == (("person",), ("grass-merged",))
+    assert segmenter(photo, "a dog")[0].mask.shape == (20, 30)  # sentences are compared as ever
+    with pytest.raises(PromptError, match="knows no 'dragon'"):
+        segmenter.instances(photo, ["person", "dragon"])
+    with pytest.raises(WeightsError):
+        zoo.to_official(segmenter.model)
+    wrong = replace(recipe, options=replace(recipe.options, config=replace(config, classes=("grass-merged", "person"))))
+    with pytest.raises(ConfigError, match="in their order"):
+        quiet(wrong)
+    with pytest.raises(ConfigError, match="all different"):
+        replace(config, classes=("person", "person"))
 
 
 def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:

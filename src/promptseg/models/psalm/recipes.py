@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ...contracts import ParameterGroup, Recipe
+from ...data.vocabularies import names
 from ...errors import ConfigError
 from .config import PREPROCESS, LanguageConfig, MaskConfig, PsalmConfig, SwinConfig
 from .mixing import warmed_up
@@ -168,6 +169,7 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     _variant("ablation-no-alignment", projector=None),
     _variant("ablation-no-mask-tokens", config=PsalmConfig(queries="table")),
     _variant("ablation-reference-token", config=PsalmConfig(condition="last")),
+    _variant("ablation-coupled-classes", config=PsalmConfig(classes=names("coco-panoptic133"))),
     _variant("ablation-one-proposal", config=PsalmConfig(masks=MaskConfig(queries=1))),
     _variant("ablation-panoptic-only", sources=(PANOPTIC,)),
     _variant("ablation-referring-only", sources=(REFERRING,)),

@@ -45,6 +45,9 @@ class PsalmRun(Run):
         self.tokenizer = Tokenizer() if options.tokenizer is None else Tokenizer.from_folder(Path(options.tokenizer))
         root, side = Path(recipe.data).expanduser(), options.config.preprocess.size
         self.sources = [_Joined(_opened(source, root, self.tokenizer, side)) for source in options.sources]
+        for source, questions in zip(options.sources, self.sources, strict=True):
+            if source.kind == "panoptic" and options.config.classes not in ((), questions.names[:-1]):
+                raise ConfigError(f"config.classes are not the {len(questions.names) - 1} of {', '.join(source.path)}, in their order.")
         held_out = options.validation if recipe.validate_every is not None else ()
         if recipe.validate_every is not None and not held_out:
             raise ConfigError("validate_every needs options.validation: sources that are held out, such as val2017 of COCO panoptic.")
