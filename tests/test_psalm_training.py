@@ -220,8 +220,8 @@ def test_mask2former_gives_the_parts_that_it_has() -> None:
     [  # as published in Mask2Former's file, and in PSALM's (without "model.")
         ("backbone.patch_embed.norm.bias", "vision_tower.patch_embed.norm.bias"),
         (
-            "backbone.layers.2.blocks.17.attn.relative_position_bias_table",
-            "vision_tower.layers.2.blocks.17.attn.relative_position_bias_table",
+            "backbone.layers.2.blocks.17.attn.qkv.bias",
+            "vision_tower.layers.2.blocks.17.attn.qkv.bias",
         ),
         ("backbone.layers.1.downsample.reduction.weight", "vision_tower.layers.1.downsample.reduction.weight"),
         ("backbone.norm3.weight", "vision_tower.norm3.weight"),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Photo: TypeAlias = ImageInput | ImageEmbedding
 
-Wanted: TypeAlias = str | Sequence[str] | None
+Wanted: TypeAlias = str | Sequence[str | Sequence[str]] | None
 
 __all__ = ["Segmenter", "load"]
 

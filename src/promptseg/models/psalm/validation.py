@@ -46,8 +46,9 @@ def validate(model: Network, kind: str, questions: Questions, most: int, pad: in
     if kind == "conversation":
         everything = [value for part in everybodys(talked) for value in part]
         return {"likelihood, conversation": sum(everything) / max(1, len(everything))}
-    total = merged(everybodys(metric)).compute()
-    return {f"mIoU, {kind}": total.giou if isinstance(metric, ReferringIoU) else total.mean_iou}
+    if isinstance(metric, SemanticIoU):
+        return {f"mIoU, {kind}": merged(everybodys(metric)).compute().mean_iou}
+    return {f"mIoU, {kind}": merged(everybodys(metric)).compute().giou}
 
 
 def _maps(head: Head, targets: Targets) -> tuple[Tensor, Tensor]:
