@@ -12,14 +12,23 @@ import pytest
 from typer.testing import CliRunner
 
 from promptseg.cli import app
-from promptseg.data.instructions import PROMPT_KEYS, generalised, interactive, referring
+from promptseg.data.instructions import PROMPT_KEYS, generalised, instances, interactive, lvis, referring
 from promptseg.data.visual_prompts import parts_of, visual_prompts
 from promptseg.errors import DataError, ExportError
 from promptseg.rle import Rle
 
 BOX = [10, 10, 50, 10, 50, 30, 10, 30]
 TABLE = {
-    "images": [{"id": 1, "file_name": "a.jpg", "height": 60, "width": 80}, {"id": 2, "file_name": "b.jpg", "height": 60, "width": 80}],
+    "images": [
+        {
+            "id": number,
+            "file_name": f"{name}.jpg",
+            "height": 60,
+            "width": 80,
+            "coco_url": f"http://images.cocodataset.org/val2017/{name}.jpg",
+        }
+        for number, name in ((1, "a"), (2, "b"))
+    ],
     "annotations": [{"id": 5, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [BOX]}],
     "categories": [{"id": 1, "name": "cat"}],
 }
@@ -108,6 +117,10 @@ def test_prepare_writes_the_same_again_and_never_over(tmp_path: Path) -> None:
     assert json.loads(first) == interactive(TABLE, Random(0))
     assert prepare("two").read_text(encoding="utf-8") == first
     assert prepare("three", "--seed", "1").read_text(encoding="utf-8") != first
+    for what, build in (("instances", instances), ("lvis", lvis)):
+        done = CliRunner().invoke(app, ["data", "prepare", what, str(source), "--output", str(tmp_path)])
+        assert done.exit_code == 0
+        assert json.loads((tmp_path / f"instances_val2017_{what}.json").read_text()) == build(TABLE)
     again = CliRunner().invoke(app, ["data", "prepare", "interactive", str(source), "--output", str(tmp_path / "one")])
     assert isinstance(again.exception, ExportError)
 

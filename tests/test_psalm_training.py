@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,22 +11,29 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import replicas
 import small_psalm_training
-from promptseg import training, zoo
-from promptseg.errors import ConfigError, DataError, WeightsError
-from promptseg.models.psalm import keys
+from promptseg import Box, load, training, zoo
+from promptseg.contracts import Rename
+from promptseg.data.samples import IGNORE
+from promptseg.data.vocabularies import names
+from promptseg.errors import ConfigError, DataError, PromptError, WeightsError
+from promptseg.models.psalm import keys, validation
 from promptseg.models.psalm.conditions import class_ends, sentence_end
+from promptseg.models.psalm.config import MaskConfig, PsalmConfig
 from promptseg.models.psalm.model import Model
+from promptseg.models.psalm.predictor import Head
 from promptseg.models.psalm.questions import Conversations, Interactive, Referring
 from promptseg.models.psalm.recipes import RECIPES, PsalmTraining, Source
 from promptseg.models.psalm.run import PsalmRun
-from promptseg.models.psalm.start import load_language, load_masks, load_projector
+from promptseg.models.psalm.start import MASK2FORMER, load_language, load_masks, load_projector
 from promptseg.models.psalm.tokens import Tokenizer
+from promptseg.nn import conversion
 from promptseg.nn.conversion import to_official
 from promptseg.training.groups import arrange
 
@@ -207,6 +215,46 @@ def test_mask2former_gives_the_parts_that_it_has() -> None:
         load_masks(target, theirs)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [  # as published in Mask2Former's file, and in PSALM's (without "model.")
+        ("backbone.patch_embed.norm.bias", "vision_tower.patch_embed.norm.bias"),
+        (
+            "backbone.layers.2.blocks.17.attn.qkv.bias",
+            "vision_tower.layers.2.blocks.17.attn.qkv.bias",
+        ),
+        ("backbone.layers.1.downsample.reduction.weight", "vision_tower.layers.1.downsample.reduction.weight"),
+        ("backbone.norm3.weight", "vision_tower.norm3.weight"),
+        ("sem_seg_head.pixel_decoder.input_proj.2.0.weight", "pixel_decoder.input_proj.2.0.weight"),
+        ("sem_seg_head.pixel_decoder.transformer.level_embed", "pixel_decoder.transformer.level_embed"),
+        (
+            "sem_seg_head.pixel_decoder.transformer.encoder.layers.5.self_attn.sampling_offsets.bias",
+            "pixel_decoder.transformer.encoder.layers.5.self_attn.sampling_offsets.bias",
+        ),
+        ("sem_seg_head.pixel_decoder.adapter_1.weight", "pixel_decoder.adapter_1.0.weight"),
+        ("sem_seg_head.pixel_decoder.adapter_1.norm.bias", "pixel_decoder.adapter_1.1.bias"),
+        ("sem_seg_head.pixel_decoder.layer_1.norm.weight", "pixel_decoder.layer_1.1.weight"),
+        (
+            "sem_seg_head.predictor.transformer_cross_attention_layers.8.multihead_attn.in_proj_weight",
+            "predictor.transformer_cross_attention_layers.8.multihead_attn.in_proj_weight",
+        ),
+        ("sem_seg_head.predictor.transformer_ffn_layers.4.linear2.bias", "predictor.transformer_ffn_layers.4.linear2.bias"),
+        ("sem_seg_head.predictor.static_query.weight", "predictor.query_feat.weight"),
+        ("sem_seg_head.predictor.query_embed.weight", "predictor.query_embed.weight"),
+        ("sem_seg_head.predictor.mask_embed.layers.2.weight", "predictor.mask_embed.layers.2.weight"),
+    ],
+)
+def test_mask2former_fills_the_published_places(names: tuple[str, str]) -> None:
+    """Both names mean one tensor of ours."""
+    start, whole = names[0], names[1] if not names[1].startswith("vision_tower") else f"model.{names[1]}"
+    ours = []
+    for rules, name in ((MASK2FORMER, start), (keys.OFFICIAL, whole)):
+        rule = conversion._find(rules, name)
+        assert isinstance(rule, Rename), name
+        ours.append(conversion._translate(rule.theirs, rule.ours, name))
+    assert ours[0] == ours[1] is not None
+
+
 def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path: Path) -> None:
     """With half precision and activations computed again, as on small machines."""
     less = {"sources": small_psalm_training.SOURCES[:1], "lora": 2}
@@ -218,6 +266,20 @@ def test_adapters_are_merged_and_leave_everything_its_name(root: Path, tmp_path:
     assert all("lora_" in name for name in learning)
     after = load_file(training.train(recipe, log=lambda _: None) / "model.safetensors")
     assert after.keys() == Model(small_psalm_training.SMALL).state_dict().keys()
+    adapted = dict(run.model.named_modules())
+    with torch.no_grad():
+        for name, parameter in run.model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    layers = {name: one for name, one in adapted.items() if hasattr(one, "lora_A") and len(one.lora_A)}
+    assert layers
+    products = {
+        name: one.base_layer.weight + one.scaling["default"] * one.lora_B["default"].weight @ one.lora_A["default"].weight
+        for name, one in layers.items()
+    }
+    whole = run.finished(run.model).state_dict()
+    for name, product in products.items():
+        torch.testing.assert_close(whole[f"{name}.weight"], product)
 
 
 @pytest.mark.parametrize("changed", [{"queries": "table"}, {"condition": "last"}])
@@ -233,6 +295,134 @@ def test_ablations_change_what_is_read_from_the_language_model(root: Path, tmp_p
     classes = torch.tensor([[0, 1, 1, 2, 2, 2]])
     assert class_ends(states, classes).tolist() == [[[4, 5], [10, 11]]]
     assert sentence_end(states, classes == 1).tolist() == [[[4, 5]]]
+
+
+def test_held_out_questions_are_asked_between_steps(root: Path, tmp_path: Path) -> None:
+    """One figure per kind; training goes on as if it had not been interrupted."""
+    given = {"validation": small_psalm_training.SOURCES, "validated": 2}
+    looking = replace(small_psalm_training.recipe(root, tmp_path / "a", options=given, steps=3), validate_every=2, best="mIoU, referring")
+    blind = small_psalm_training.recipe(root, tmp_path / "b", steps=3)
+    folder, other = (training.train(recipe, log=lambda _: None) for recipe in (looking, blind))
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    figures = [{key: value for key, value in line.items() if key.startswith("validation/")} for line in lines]
+    figures = [line for line in figures if line]
+    assert len(figures) == 2
+    kinds = ("mIoU, panoptic", "mIoU, referring", "mIoU, interactive", "likelihood, conversation")
+    assert all(line.keys() == {f"validation/{kind}" for kind in kinds} for line in figures)
+    assert all(0 <= line[f"validation/{kind}"] <= 1 for line in figures for kind in kinds[:3])
+    assert all(line["validation/likelihood, conversation"] < 0 for line in figures)
+    assert (folder / "best" / "model.safetensors").is_file()
+    for name, tensor in load_file(other / "model.safetensors").items():
+        assert torch.equal(tensor, load_file(folder / "model.safetensors")[name]), name
+    with pytest.raises(ConfigError, match=r"options\.validation"):
+        quiet(replace(blind, validate_every=1))
+    with pytest.raises(ConfigError, match="one source of each kind"):
+        PsalmTraining(sources=small_psalm_training.SOURCES, validation=small_psalm_training.SOURCES[:1] * 2)
+    with pytest.raises(ConfigError, match="validated"):
+        PsalmTraining(sources=small_psalm_training.SOURCES, validated=0)
+
+
+def test_validation_measures_masks(root: Path, tmp_path: Path) -> None:
+    """A network that knows the truth gets everything."""
+    run = quiet(small_psalm_training.recipe(root, tmp_path))
+    for number, kind in ((0, "panoptic"), (2, "referring"), (4, "interactive")):
+        example = run.example(number)
+        assert example.targets is not None
+        masks = example.targets.masks.float() * 40 - 20
+        count = len(masks)
+        classes = 99 * torch.nn.functional.one_hot(example.targets.labels, 3).float()[None] if kind == "panoptic" else None
+        regions = (99 * torch.eye(count),) if kind == "interactive" else None
+        sentence = torch.zeros(1, count, 1) if kind == "referring" else None
+        head = Head(masks[None], classes, sentence, regions)
+        if kind == "panoptic":
+            answered, truth = validation._maps(head, example.targets)
+            known = truth != IGNORE
+            assert torch.equal(answered[known], truth[known])
+            assert known.any()
+        else:
+            pairs = validation._masks(head, example)
+            assert len(pairs) == (count if kind == "interactive" else 1)
+            assert all(torch.equal(found, wanted > 0) for found, wanted in pairs)
+
+
+BASE = RECIPES["psalm/stage2"]()
+DIFFERENCES: dict[str, dict[str, Any]] = {
+    "psalm/stage2-bf16": {"precision": "bfloat16"},
+    "psalm/stage2-lora": {"precision": "bfloat16", "lora": 16},
+    "psalm/ablation-no-alignment": {"projector": None},
+    "psalm/ablation-no-mask-tokens": {"config": PsalmConfig(queries="table")},
+    "psalm/ablation-reference-token": {"config": PsalmConfig(condition="last")},
+    "psalm/ablation-coupled-classes": {"config": PsalmConfig(classes=names("coco-panoptic133"))},
+    "psalm/ablation-one-proposal": {"config": PsalmConfig(masks=MaskConfig(queries=1))},
+    "psalm/ablation-panoptic-only": {"sources": BASE.options.sources[:1]},
+    "psalm/ablation-referring-only": {"sources": BASE.options.sources[1:2]},
+    "psalm/ablation-interactive-only": {"sources": BASE.options.sources[2:3]},
+}
+
+
+def test_recipes_differ_in_what_their_names_say() -> None:
+    assert RECIPES.keys() - DIFFERENCES.keys() == {"psalm/stage1", "psalm/stage2", "psalm/handful"}
+    for name, changes in DIFFERENCES.items():
+        options = {key: value for key, value in changes.items() if key != "precision"}
+        precision = changes.get("precision", "float16")
+        wanted = replace(BASE, name=name, output=f"runs/{name}", precision=precision, options=replace(BASE.options, **options))
+        assert RECIPES[name]() == wanted
+    for made in (BASE, RECIPES["psalm/stage1"]()):
+        assert (made.options.language, made.options.masks) == (("phi-1_5_dev/model.safetensors",), "model_final_54b88a.pkl")
+        assert made.checkpointing == ("language.blocks.*",)
+    assert (BASE.precision, BASE.options.projector) == ("float16", "runs/psalm/stage1/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("psalm/ablation-no-mask-tokens", 0),
+        ("psalm/ablation-reference-token", 0),
+        ("psalm/ablation-one-proposal", 0),
+        ("psalm/ablation-referring-only", 1),
+        ("psalm/ablation-interactive-only", 2),
+    ],
+)
+def test_ablations_are_trained_kept_and_asked(name: str, kinds: int, root: Path, tmp_path: Path) -> None:
+    """One step each; what was trained is read again, and answers by the rule that it was trained with."""
+    wanted = RECIPES[name]().options.config
+    queries = min(wanted.masks.queries, small_psalm_training.SMALL.masks.queries)
+    masks = replace(small_psalm_training.SMALL.masks, queries=queries)
+    config = replace(small_psalm_training.SMALL, queries=wanted.queries, condition=wanted.condition, masks=masks)
+    options = {"config": config, "sources": small_psalm_training.SOURCES[kinds : kinds + 1]}
+    folder = training.train(small_psalm_training.recipe(root, tmp_path, name=name, options=options, steps=1), log=lambda _: None)
+    segmenter = load(folder, precision="float32")
+    assert segmenter.model.config == config
+    found = segmenter(np.zeros((20, 30, 3), np.uint8), ["a dog", Box(2, 2, 9, 9)])
+    assert [mask.mask.shape for mask in found] == [(20, 30)] * 2
+
+
+def test_coupled_classes_are_learned_by_number(root: Path, tmp_path: Path) -> None:
+    """The classifier learns, the names' way to the scores does not; asked are its own classes, any of them, in any order."""
+    config = replace(small_psalm_training.SMALL, classes=("person", "grass-merged"))
+    options = {"config": config, "sources": small_psalm_training.SOURCES[:1]}
+    recipe = small_psalm_training.recipe(root, tmp_path, name="psalm/ablation-coupled-classes", options=options, steps=1)
+    run = quiet(recipe)
+    sum(run.losses(run.collate([run.example(0), run.example(1)])).values()).backward()  # type: ignore[union-attr]
+    assert run.model.predictor.classifier.weight.grad.abs().max() > 0
+    assert run.model.to_class.weight.grad is None
+    segmenter = load(training.train(recipe, log=lambda _: None), precision="float32")
+    photo = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    both = segmenter.semantic(photo, background=0.0)
+    assert both.classes == ("person", "grass-merged")
+    turned = segmenter.semantic(photo, ["grass-merged", ["human", "person"]], background=0.0)
+    assert np.array_equal(both.labels, 1 - turned.labels)
+    assert (segmenter.model.things, segmenter.model.stuff) == (("person",), ("grass-merged",))
+    assert segmenter(photo, "a dog")[0].mask.shape == (20, 30)  # sentences are compared as ever
+    with pytest.raises(PromptError, match="knows no 'dragon'"):
+        segmenter.instances(photo, ["person", "dragon"])
+    with pytest.raises(WeightsError):
+        zoo.to_official(segmenter.model)
+    wrong = replace(recipe, options=replace(recipe.options, config=replace(config, classes=("grass-merged", "person"))))
+    with pytest.raises(ConfigError, match="in their order"):
+        quiet(wrong)
+    with pytest.raises(ConfigError, match="all different"):
+        replace(config, classes=("person", "person"))
 
 
 def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:

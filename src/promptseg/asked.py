@@ -88,9 +88,9 @@ class Asked:
         masks, labels = [mask for _, mask, _ in found], [label for *_, label in found]
         return Instances(masks, self.size, labels=labels, classes=names, photo=self.photo, model=self.card.name)
 
-    def panoptic(self, things: Sequence[Sequence[str]], stuff: Sequence[Sequence[str]], options: Options | None) -> PanopticMap:
-        """Things one by one, stuff as a whole."""
-        classes, kinds = [*things, *stuff], [True] * len(things) + [False] * len(stuff)
+    def panoptic(self, named: Sequence[tuple[Sequence[str], bool]], options: Options | None) -> PanopticMap:
+        """Classes, each with whether its objects are told apart: things one by one, stuff as a whole."""
+        classes, kinds = [words for words, _ in named], [thing for _, thing in named]
         index, segments = np.zeros(self.size, np.int32), list[Any]()
         if classes:
             index, segments = self.model.to_panoptic(self.features, self.size, classes, kinds, options or Options())

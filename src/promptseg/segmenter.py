@@ -22,7 +22,7 @@ from .asked import tracked
 from .contracts import MAX_PIXELS, DenseLogits, Options, Size, probability
 from .detections import chosen, instances
 from .embeddings import ImageEmbedding, PromptEmbedding
-from .errors import ImageError
+from .errors import ImageError, PromptError
 from .postprocess import semantic_map
 from .prompts import Text
 from .results import Instances, Masks, SemanticMap
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Photo: TypeAlias = ImageInput | ImageEmbedding
 
-Wanted: TypeAlias = str | Sequence[str] | None
+Wanted: TypeAlias = str | Sequence[str | Sequence[str]] | None
 
 __all__ = ["Segmenter", "load"]
 
@@ -223,22 +223,29 @@ class Segmenter(Answers):
         things: ClassNames | None = None,
         stuff: ClassNames | None = None,
         *,
+        order: Sequence[str] | None = None,
         options: Options | None = None,
     ) -> Any:
         """Every pixel's class, and the object that it belongs to: a `PanopticMap`, or of a list of photos a list.
 
         ``things``: classes whose objects are told apart; ``stuff``: classes that are one region each. Neither given: the model's own lists.
+        ``order``: the first names of all of them as they stand in the question, where that is not things first, then stuff.
 
         Raises:
             UnsupportedTask: the model does not tell objects apart.
-            PromptError: a name is empty, or there are too many for one question.
+            PromptError: a name is empty, or there are too many for one question, or ``order`` has others.
         """
         require_task(self.card, "panoptic")
         neither = things is None and stuff is None
         countable = given_or_own(things if neither else things or (), self.model.things, self.card.name)
         regions = given_or_own(stuff if neither else stuff or (), self.model.stuff, self.card.name)
-        words = Contest.between(countable, None).words, Contest.between(regions, None).words
-        return self._each(image, options, lambda asked: asked.panoptic(*words, options))
+        kinds = [(words, True) for words in Contest.between(countable, None).words]
+        kinds += [(words, False) for words in Contest.between(regions, None).words]
+        if order is not None:
+            if sorted(order) != sorted(words[0] for words, _ in kinds):
+                raise PromptError("order holds the first name of every class of things and stuff, each once.")
+            kinds.sort(key=lambda one: order.index(one[0][0]))
+        return self._each(image, options, lambda asked: asked.panoptic(kinds, options))
 
     @overload
     def instances(

@@ -47,7 +47,7 @@ def gpt2_tokenizer() -> Tokenizer:
 
 
 def tokenization(case: Case) -> Results:
-    """Text that needs no vocabulary is compared first, so that a wrong word is found without the merges, too."""
+    """Needs GPT-2's merges; the wording of prompts alone is tested without them."""
     results: dict[str, Any] = {}
     tokenizer = gpt2_tokenizer()
     results["phrases.ids"] = [tokenizer.encode(phrase) for phrase in case.args["phrases"]]

@@ -13,11 +13,12 @@ import typer
 from ..errors import DataError
 
 CAPTIONS = ("cc3m", "cc12m", "yfcc", "redcaps")
-QUESTIONS = ("interactive", "referring", "generalised")
+QUESTIONS = ("interactive", "referring", "generalised", "instances", "lvis")
 
 EPILOG = """[bold]What can be prepared[/bold]
 
-    interactive, referring, generalised: the questions that PSALM is trained and tested on (COCO-Interactive, RefCOCO/+/g, gRefCOCO)
+    interactive, referring, generalised: the questions that PSALM is trained and tested on (COCO-Interactive, RefCOCO/+/g, gRefCOCO);
+    instances, lvis: its authors' lists of photos with all their objects
 
     ade150, ade847, context59, context459, voc20, voc20b, coco-stuff: label maps of CAT-Seg's benchmarks, from the folder of the download
 
@@ -74,9 +75,15 @@ def _captions(what: str, files: list[Path], output: Path, parts: int) -> None:
 def _questions(what: str, files: list[Path], output: Path, seed: int) -> None:
     from random import Random
 
-    from ..data.instructions import generalised, interactive, read_refs, referring
+    from ..data.instructions import generalised, instances, interactive, lvis, read_refs, referring
     from ..data.samples import read_json
 
+    if what in ("instances", "lvis"):
+        for file in files:
+            with _named(file):
+                found = (instances if what == "instances" else lvis)(read_json(file))
+            _keep(found, output / f"{file.stem}_{what}.json")
+        return
     if what == "interactive":
         random = Random(seed)
         for file in files:

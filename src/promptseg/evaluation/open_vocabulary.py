@@ -14,8 +14,8 @@ from ..data.ade20k import ade150, ade847
 from ..data.pascal import voc20, voc20b
 from ..data.pascal_context import context59, context459
 from ..data.samples import LabelSample, PhotoSet
-from ..data.vocabularies import names
-from ..errors import ConfigError
+from ..data.vocabularies import names, read_classes
+from ..errors import ConfigError, DataError
 from ..metrics import AbsentRule
 from .label_maps import LabelMaps
 from .protocol import Figures, existing
@@ -34,21 +34,24 @@ class OpenVocabulary(LabelMaps):
     """Every pixel gets the most probable of all names; the mean is over classes that are labelled somewhere, as detectron2 counts.
 
     ``mode``, ``truncate``: how CAT-Seg is asked, by default as for its published figures, which refine 256 names at most per look;
-    `models.catseg.CatSegOptions` explains both. Other families are asked in their own way.
+    `models.catseg.CatSegOptions` explains both. Other families are asked in their own way. ``names``: other names for the classes, in
+    their order, as a vocabulary that ships or a text file with a class per line and its synonyms joined by commas: PSALM's authors ask by
+    the files of fc-clip ("building,buildings,edifice").
     """
 
     ABSENT: ClassVar[AbsentRule] = "labelled"
 
     mode: Literal["slide", "whole"] = "slide"
     truncate: bool = True
+    names: str | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigError(f"mode is one of {', '.join(MODES)}, not {self.mode!r}.")
 
-    def asked(self, classes: Sequence[str]) -> Sequence[str]:
+    def asked(self, classes: Sequence[str]) -> Sequence[str | Sequence[str]]:
         """The names that compete; those past the classes share the last of these."""
-        return classes
+        return classes if self.names is None else named(self.names, len(classes))
 
     def answer(self, segmenter: Segmenter, image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.integer[Any]]:
         found = segmenter.semantic(image, self.asked(classes), background=0.0, options=self._options(segmenter))
@@ -71,6 +74,18 @@ class OpenVocabulary(LabelMaps):
         from ..models.catseg import CatSegOptions
 
         return CatSegOptions(mode=self.mode, truncate=self.truncate)
+
+
+def named(names: str, count: int) -> tuple[tuple[str, ...], ...]:
+    """Names with their synonyms for ``count`` classes, see `data.vocabularies.read_classes`.
+
+    Raises:
+        DataError: there are more or fewer.
+    """
+    found = read_classes(names)
+    if len(found) != count:
+        raise DataError(f"{names} names {len(found)} classes; the data has {count}. Write one line per class, in the data's order.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -151,8 +166,8 @@ class Voc20b(Voc20):
     NAME: ClassVar[str] = "voc20b"
     TITLE: ClassVar[str] = "Pascal VOC, label maps: 20 classes and 39 names of background (PAS-20b)"
 
-    def asked(self, classes: Sequence[str]) -> Sequence[str]:
-        return names("voc20b")
+    def asked(self, classes: Sequence[str]) -> Sequence[str | Sequence[str]]:
+        return names("voc20b") if self.names is None else read_classes(self.names)
 
     def photos(self) -> PhotoSet[LabelSample]:
         return voc20b(existing(self.root), self.split)

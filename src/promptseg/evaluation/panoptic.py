@@ -14,6 +14,7 @@ from ..contracts import Task
 from ..data.coco import SPLITS, panoptic_photos, panoptic_things
 from ..data.samples import IGNORE, Region, one_of
 from ..metrics import Found, Labelled, MaskAP, PanopticQuality, SemanticIoU
+from .open_vocabulary import named
 from .protocol import Counted, Figures, Metrics, Part, Picture, Protocol, existing
 from .table import Row
 
@@ -27,17 +28,20 @@ __all__ = ["AdePanoptic", "CocoPanoptic"]
 class Panoptic(Protocol):
     """PQ as panopticapi counts it; mIoU over labelled classes; AP of the things by pycocotools, whose truth are the same segments.
 
-    The model is asked three times by all names, on features that it keeps. Void pixels count nowhere.
+    The model is asked three times by all names, in the order of the file's categories, on features that it keeps. Void pixels count
+    nowhere. ``names``: other names for the classes, in that order, as `OpenVocabulary` takes them.
     """
 
     TASK: ClassVar[Task] = "panoptic"
+
+    names: str | None = None
 
     @abstractmethod
     def places(self) -> tuple[Path, Path]:
         """The annotation file and the folder of photos."""
 
     def parts(self) -> tuple[Part, ...]:
-        return (_Photos(*self.places(), self.NAME),)
+        return (_Photos(*self.places(), self),)
 
     def rows(self, counted: Mapping[str, Metrics]) -> tuple[Row, ...]:
         metrics = counted["photos"]
@@ -83,7 +87,7 @@ class CocoPanoptic(Panoptic):
 
 @dataclass(frozen=True)
 class AdePanoptic(Panoptic):
-    """ADE20K's 100 things and 50 kinds of stuff, asked by the names in its file."""
+    """ADE20K's 100 things and 50 kinds of stuff, asked by the names in its file unless ``names`` gives others."""
 
     NAME: ClassVar[str] = "ade20k-panoptic"
     TITLE: ClassVar[str] = "ADE20K panoptic, open vocabulary: PQ, AP and mIoU over 150 classes (PSALM)"
@@ -97,10 +101,14 @@ class AdePanoptic(Panoptic):
 class _Photos(Part):
     name = "photos"
 
-    def __init__(self, file: Path, photos: Path, name: str) -> None:
-        self.photos, things = panoptic_photos(name, file, photos), panoptic_things(file)
-        self.things = tuple(one for one in self.photos.classes if one in things)
-        self.stuff = tuple(one for one in self.photos.classes if one not in things)
+    def __init__(self, file: Path, photos: Path, protocol: Panoptic) -> None:
+        self.photos, things = panoptic_photos(protocol.NAME, file, photos), panoptic_things(file)
+        classes = self.photos.classes
+        self.things = tuple(one for one in classes if one in things)
+        self.stuff = tuple(one for one in classes if one not in things)
+        listed = [(one,) for one in classes] if protocol.names is None else named(protocol.names, len(classes))
+        self.asked = dict(zip(classes, listed, strict=True))
+        self.classes = {words[0]: one for one, words in self.asked.items()}  # by what the answers call them
 
     @property
     def keys(self) -> Sequence[str]:
@@ -117,26 +125,30 @@ class _Photos(Part):
         sample, metrics = self.photos[index], self.metrics()
         image, regions = sample.image(), sample.regions()
         ids, labels = _truth(regions, sample.size, self.photos.classes)
-        found = segmenter.panoptic(image, self.things, self.stuff)
+        words = list(self.asked.values())
+        things, stuff = ([self.asked[one] for one in kind] for kind in (self.things, self.stuff))
+        found = segmenter.panoptic(image, things, stuff, order=[first for first, *_ in words])
+        called = [self.classes[label] for label in found.labels]
         metrics["panoptic"].update(
             _numbered([one.mask for one in found.masks], sample.size),
-            dict(enumerate(found.labels, 1)),
+            dict(enumerate(called, 1)),
             ids,
             {number: region.name for number, region in enumerate(regions, 1)},
             [number for number, region in enumerate(regions, 1) if region.crowd],
         )
-        metrics["semantic"].update(segmenter.semantic(image, self.photos.classes, background=0.0).labels, labels)
-        objects = segmenter.instances(image, self.photos.classes, threshold=0.0)  # AP wants unlikely ones, too; stuff is dropped afterwards
+        metrics["semantic"].update(segmenter.semantic(image, words, background=0.0).labels, labels)
+        objects = segmenter.instances(image, words, threshold=0.0)  # AP wants unlikely ones, too; stuff is dropped afterwards
+        things_found = [(one, self.classes[label]) for one, label in zip(objects, objects.labels, strict=True)]
         metrics["instances"].update(
             sample.id,
-            [Found(one.mask, label, one.score) for one, label in zip(objects, objects.labels, strict=True) if label in self.things],
+            [Found(one.mask, label, one.score) for one, label in things_found if label in self.things],
             [Labelled(region.mask, region.name, region.crowd) for region in regions if region.thing],
         )
 
         def picture() -> Picture:
             return Picture(
                 image,
-                {f"{label} {place}": one.mask for place, (one, label) in enumerate(zip(found.masks, found.labels, strict=True), 1)},
+                {f"{label} {place}": one.mask for place, (one, label) in enumerate(zip(found.masks, called, strict=True), 1)},
                 {f"{region.name} {place}": region.mask for place, region in enumerate(regions, 1)},
             )
 

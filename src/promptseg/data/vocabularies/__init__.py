@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, nearest
 
-__all__ = ["available", "names", "synonyms", "templates"]
+__all__ = ["available", "names", "read_classes", "synonyms", "templates"]
 
 NO_NAMES = ("mess", "removed_words", "templates")  # files that hold something else
 
@@ -32,7 +33,26 @@ def names(vocabulary: str) -> tuple[str, ...]:
 
 def synonyms(vocabulary: str) -> tuple[tuple[str, ...], ...]:
     """The same with synonyms apart and blanks stripped: "building, edifice" -> ("building", "edifice")."""
-    return tuple(tuple(word.strip() for word in name.split(",")) for name in names(vocabulary))
+    return tuple(map(_words, names(vocabulary)))
+
+
+def read_classes(given: str) -> tuple[tuple[str, ...], ...]:
+    """Classes with their synonyms: a list that ships, by its name, or a text file with a class per line, its synonyms joined by commas.
+
+    Raises:
+        DataError: it is neither, or the file cannot be read or holds no class.
+    """
+    from ..samples import read_lines
+
+    known = available()
+    if given in known:
+        return synonyms(given)
+    if not Path(given).is_file():
+        raise DataError(f"{given!r} is no text file and no vocabulary that ships.{nearest(given, known)} There are {', '.join(known)}.")
+    lines = read_lines(Path(given), "A vocabulary is a text file in UTF-8 with one class per line.")
+    if not lines:
+        raise DataError(f"{given} holds no class. Write one per line, its synonyms joined by commas.")
+    return tuple(_words(line) for line in lines)
 
 
 def templates(name: str) -> tuple[str, ...]:
@@ -57,6 +77,10 @@ def table(vocabulary: str) -> dict[str, Any]:
         known = available()
         raise DataError(f"There is no vocabulary {vocabulary!r}.{nearest(vocabulary, known)} There are {', '.join(known)}.")
     return _read(vocabulary)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in name.split(","))
 
 
 @cache

@@ -103,11 +103,13 @@ class MaskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PsalmConfig:
-    """The whole network. The last two settings are the paper's ablations.
+    """The whole network. The last three settings are the paper's ablations.
 
     ``queries`` "language": mask tokens go through the language model and become the decoder's queries, as published; "table": the queries
     are the decoder's own, learned for all photos and questions alike. ``condition`` "mean": a name or sentence is the mean of the states
-    of all its tokens, as published; "last": the state of the [SEG] that closes it.
+    of all its tokens, as published; "last": the state of the [SEG] that closes it. ``classes``: none, as published, if a query's class is
+    whatever name fits it; else the names of a classifier that is learned with the masks, as in Mask2Former, and knows no others. How the
+    paper's coupled variant was made is not published; this is ours.
 
     Raises:
         ConfigError: values that build no network.
@@ -121,8 +123,12 @@ class PsalmConfig:
     preprocess: Preprocess = PREPROCESS
     queries: Literal["language", "table"] = "language"
     condition: Literal["mean", "last"] = "mean"
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if len(set(self.classes)) < len(self.classes):
+            raise ConfigError("classes of the learned classifier are all different.")
         if self.queries not in ("language", "table") or self.condition not in ("mean", "last"):
             raise ConfigError(
                 f"queries are 'language' or 'table', condition 'mean' or 'last', not {self.queries!r} and {self.condition!r}."

@@ -278,7 +278,19 @@ class Model(Network):
         return index.numpy(), segments
 
     def _named(self, image: PsalmImage, classes: Sequence[Sequence[str]], task: Task) -> Head:
-        """Synonyms are one name, joined by commas as in the published lists; of long lists, as published, only what is before the first."""
+        """Synonyms are one name, joined by commas as in the published lists; of long lists, as published, only what is before the first.
+
+        Raises:
+            PromptError: the network has a learned classifier, which does not know a class.
+        """
+        if own := self.config.classes:
+            numbers = [next((own.index(word) for word in words if word in own), None) for words in classes]
+            if None in numbers:
+                strange = classes[numbers.index(None)][0]
+                raise PromptError(f"This network learned {len(own)} classes by number and knows no {strange!r}: {', '.join(own)}.")
+            head = self.decode(image, self.words.prompt(task if task != "semantic" else "panoptic", classes=[*own, NOTHING]))
+            assert head.classes is not None
+            return replace(head, classes=head.classes[..., [*numbers, len(own)]])
         called = [",".join(words) for words in classes]
         if len(called) > SHORTENED:
             called = [name.partition(",")[0] for name in called]
@@ -286,18 +298,19 @@ class Model(Network):
 
     @property
     def things(self) -> tuple[str, ...]:
-        """The 80 things of COCO's panoptic segmentation."""
-        return names("coco-panoptic133")[:THINGS]
+        """The 80 things of COCO's panoptic segmentation, or those of them that a learned classifier knows."""
+        things = names("coco-panoptic133")[:THINGS]
+        return things if not self.config.classes else tuple(name for name in self.config.classes if name in things)
 
     @property
     def stuff(self) -> tuple[str, ...]:
-        """Its 53 kinds of stuff."""
-        return names("coco-panoptic133")[THINGS:]
+        """Its 53 kinds of stuff, or whatever else a learned classifier knows."""
+        return tuple(name for name in self.classes if name not in names("coco-panoptic133")[:THINGS])
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Both."""
-        return names("coco-panoptic133")
+        return self.config.classes or names("coco-panoptic133")
 
     # --- videos -------------------------------------------------------------------------------------------------------------------------
 

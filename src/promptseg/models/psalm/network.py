@@ -65,7 +65,7 @@ class Network(nn.Module):
         self.language = Phi(config.language)
         self.mask_tokens = nn.Parameter(torch.zeros(masks.queries, width))  # before training they differ by their places alone
         self.pixel_decoder = PixelDecoder(config.vision.widths, masks)
-        self.predictor = Predictor(masks)
+        self.predictor = Predictor(masks, len(config.classes))
         self.to_query, self.to_class = nn.Linear(width, masks.width), nn.Linear(width, masks.width)
         self.to_sentence, self.to_region = nn.Linear(width, masks.width), nn.Linear(width, masks.width)
 

@@ -89,9 +89,12 @@ class DecoderLayer(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Queries and scales -> as many rounds of predictions as there are layers, and one before the first."""
+    """Queries and scales -> as many rounds of predictions as there are layers, and one before the first.
 
-    def __init__(self, config: MaskConfig) -> None:
+    ``classes``: of a learned classifier, which then scores classes in place of their conditions; 0: there is none.
+    """
+
+    def __init__(self, config: MaskConfig, classes: int = 0) -> None:
         super().__init__()
         width = config.width
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
@@ -102,6 +105,7 @@ class Predictor(nn.Module):
         self.level_embed = nn.Embedding(LEVELS, width)
         self.mask_embed = Mlp(width, 3)
         self.of_sentence, self.of_class, self.of_region = Mlp(width, 2), Mlp(width, 2), Mlp(width, 2)
+        self.classifier = nn.Linear(width, classes + 1) if classes else None
 
     def forward(self, seen: Scales, queries: Tensor, conditions: Conditions, *, every: bool = True) -> list[Head]:
         """queries (B, Q, C) -> a `Head` per round, the last of which counts; ``every`` False gives that one alone."""
@@ -130,9 +134,12 @@ class Predictor(nn.Module):
         if asked.regions is not None:
             projected = self.of_region(state)
             regions = tuple(region @ one.T for region, one in zip(asked.regions, projected, strict=True))
+        scores = None
+        if asked.classes is not None:
+            scores = self.of_class(state) @ asked.classes.transpose(1, 2) if self.classifier is None else self.classifier(state)
         return Head(
             masks,
-            None if asked.classes is None else self.of_class(state) @ asked.classes.transpose(1, 2),
+            scores,
             None if asked.sentence is None else self.of_sentence(state) @ asked.sentence.transpose(1, 2),
             regions,
         )

@@ -36,6 +36,7 @@ class Questions(ABC):
 
     tokenizer: Tokenizer
     side: int
+    names: tuple[str, ...] = ()  # of classes, background last, where these are asked
 
     @abstractmethod
     def __len__(self) -> int:

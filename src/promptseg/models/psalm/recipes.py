@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ...contracts import ParameterGroup, Recipe
+from ...data.vocabularies import names
 from ...errors import ConfigError
 from .config import PREPROCESS, LanguageConfig, MaskConfig, PsalmConfig, SwinConfig
 from .mixing import warmed_up
@@ -59,7 +60,8 @@ class PsalmTraining:
     ``config``: the network. ``weights``: files of a whole published checkpoint to begin with; none: random weights. Over these come
     ``language``, files of Phi-1.5, ``masks``, that of a Mask2Former, and ``projector``, that stage 1 left. ``tokenizer``: folder with the
     language model's; None: every byte is a token. ``every``: examples of a source before the next one's turn; a part of a batch must not
-    hold two kinds. ``lora``: rank of adapters in the language model, which else learns whole.
+    hold two kinds. ``lora``: rank of adapters in the language model, which else learns whole. ``validation``: held-out
+    sources, of each of which up to ``validated`` questions are asked after every ``validate_every`` steps.
     """
 
     sources: tuple[Source, ...]
@@ -72,13 +74,20 @@ class PsalmTraining:
     every: int = 16
     losses: Weighting = field(default_factory=Weighting)
     lora: int | None = None
+    validation: tuple[Source, ...] = ()
+    validated: int = 64
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "validation", tuple(self.validation))
         object.__setattr__(self, "weights", tuple(self.weights))
         object.__setattr__(self, "language", tuple(self.language))
         if not self.sources or self.every < 1:
             raise ConfigError("Training needs at least one source, and every is at least 1.")
+        if len({source.kind for source in self.validation}) < len(self.validation):
+            raise ConfigError("validation has one source of each kind; a source may have several files.")
+        if self.validated < 1:
+            raise ConfigError(f"validated is at least 1 question of each source, not {self.validated}.")
         if self.lora is not None and self.lora < 1:
             raise ConfigError(f"lora is the rank of adapters, at least 1, or null, not {self.lora}.")
 
@@ -160,6 +169,7 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     _variant("ablation-no-alignment", projector=None),
     _variant("ablation-no-mask-tokens", config=PsalmConfig(queries="table")),
     _variant("ablation-reference-token", config=PsalmConfig(condition="last")),
+    _variant("ablation-coupled-classes", config=PsalmConfig(classes=names("coco-panoptic133"))),
     _variant("ablation-one-proposal", config=PsalmConfig(masks=MaskConfig(queries=1))),
     _variant("ablation-panoptic-only", sources=(PANOPTIC,)),
     _variant("ablation-referring-only", sources=(REFERRING,)),

@@ -24,6 +24,7 @@ from .questions import Conversations, Interactive, Panoptic, Questions, Referrin
 from .recipes import LANGUAGE_PARTS, PsalmTraining, Source, Weighting
 from .start import start
 from .tokens import Tokenizer
+from .validation import validate
 
 FILES: dict[str, Callable[[Path, Path, Tokenizer, int], Questions]] = {
     "referring": Referring,
@@ -43,8 +44,14 @@ class PsalmRun(Run):
         self.seed, self.options, self.losses_of = recipe.seed, options, loss_config(options.losses)
         self.tokenizer = Tokenizer() if options.tokenizer is None else Tokenizer.from_folder(Path(options.tokenizer))
         root, side = Path(recipe.data).expanduser(), options.config.preprocess.size
-        opened = [(source, questions) for source in options.sources for questions in _opened(source, root, self.tokenizer, side)]
-        self.sources = [_Joined([found for one, found in opened if one is source]) for source in options.sources]
+        self.sources = [_Joined(_opened(source, root, self.tokenizer, side)) for source in options.sources]
+        for source, questions in zip(options.sources, self.sources, strict=True):
+            if source.kind == "panoptic" and options.config.classes not in ((), questions.names[:-1]):
+                raise ConfigError(f"config.classes are not the {len(questions.names) - 1} of {', '.join(source.path)}, in their order.")
+        held_out = options.validation if recipe.validate_every is not None else ()
+        if recipe.validate_every is not None and not held_out:
+            raise ConfigError("validate_every needs options.validation: sources that are held out, such as val2017 of COCO panoptic.")
+        self.held_out = [(source.kind, _Joined(_opened(source, root, self.tokenizer, side))) for source in held_out]
         self.mix = Mix([len(source) for source in self.sources], [source.ratio for source in options.sources], options.every)
         self.place = Epochs(len(self.mix), recipe.seed)
         counts = ", ".join(f"{len(found)} {source.kind}" for source, found in zip(options.sources, self.sources, strict=True))
@@ -75,6 +82,13 @@ class PsalmRun(Run):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         return batch_losses(self.model, batch, self.losses_of)
 
+    def validate(self) -> dict[str, float]:
+        """One figure for every held-out source, see `validation.validate`."""
+        figures: dict[str, float] = {}
+        for kind, questions in self.held_out:
+            figures |= validate(self.model, kind, questions, self.options.validated, self.tokenizer.pad)
+        return figures
+
     def describe(self, number: int) -> str:
         source, index, _ = self._place(number)
         return f"{self.options.sources[source].kind}: {self.sources[source].describe(index)}"
@@ -94,6 +108,7 @@ class _Joined(Questions):
 
     def __init__(self, parts: Sequence[Questions]) -> None:
         self.parts = parts
+        self.names = parts[0].names
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))

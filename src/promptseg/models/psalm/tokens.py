@@ -77,6 +77,8 @@ class Tokenizer:
             WeightsNotFound: the folder has neither.
             WeightsError: the file is none, or has no [PAD], [SEG] or end of text.
         """
+        if not folder.is_dir():
+            raise WeightsNotFound(f"There is no folder {folder}. Give the one with tokenizer.json or merges.txt of PSALM or Phi-1.5.")
         whole, merges = folder / "tokenizer.json", folder / "merges.txt"
         if whole.is_file() and (not merges.is_file() or SEG in whole.read_text(encoding="utf-8")):
             return cls._read(whole)
