@@ -71,6 +71,9 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "clipseg/ablation-highlight": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, None),
     "clipseg/zero-shot-unseen10": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "zs-5"),
     "clipseg/zero-shot-unseen4": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "zs-2"),
+    "clipseg/generalisation": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "aff"),
+    "deconv/generalisation": ("clip-deconv", "mixed", 0.2, 0.5, 1e-3, 20_000, "aff"),
+    "vitseg/generalisation": ("vitseg", "mixed", 0.2, 0.5, 1e-4, 20_000, "aff"),
 }
 FOLDED: dict[str, tuple[Any, ...]] = {
     "clipseg/pascal-fold": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "pas5i-"),

@@ -190,6 +190,24 @@ def zero_shot(unseen: int) -> Recipe:
     return _variant(pc_plus(), f"clipseg/zero-shot-unseen{unseen}", items=Phrases(negatives=0.2, removed=f"zs-{unseen // 2}"))
 
 
+# --- generalisation ---------------------------------------------------------------------------------------------------------------------
+
+
+def generalisation() -> Recipe:
+    """PC+ without phrases that hold a word of the test of affordances and parts ("sitting", "wheels") [generalize, never released]."""
+    return _variant(pc_plus(), "clipseg/generalisation", items=Phrases(negatives=0.2, removed="aff"))
+
+
+def deconv_generalisation() -> Recipe:
+    """CLIP-Deconv in place of CLIPSeg."""
+    return _variant(generalisation(), "deconv/generalisation", card="clip-deconv", config=ClipDeconvConfig())
+
+
+def vitseg_generalisation() -> Recipe:
+    """ViTSeg in place of CLIPSeg, at the rate of its one-shot runs; told by texts too, since the test asks by them."""
+    return _vitseg(generalisation(), "vitseg/generalisation", 1e-4)
+
+
 # --- COCO-20i ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +234,8 @@ def deconv_coco(fold: int) -> Recipe:
 
 SINGLE = (
     pc_plus, pc_plus_refined, pc, pc_d128, deconv_pc, vitseg_pc_plus, vitseg_pc, ablation_no_pretraining, ablation_no_negatives,
-    ablation_half_negatives, ablation_no_visual, ablation_d16, ablation_layer3, ablation_highlight,
+    ablation_half_negatives, ablation_no_visual, ablation_d16, ablation_layer3, ablation_highlight, generalisation, deconv_generalisation,
+    vitseg_generalisation,
 )  # fmt: skip
 FOLDED = (pascal, pascal_pc, deconv_pascal, vitseg_pascal, coco, coco_negatives, vitseg_coco, deconv_coco)
 
