@@ -250,6 +250,18 @@ def own_folders(root: Path) -> Path:
     return root
 
 
+def own_coco(root: Path) -> Path:
+    """A COCO file of three photos: a cup, a cup among others that count as a crowd, a spoon."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": COCO_SIZE[0], "width": COCO_SIZE[1]} for n in (1, 2, 3)]
+    things = [{"id": n, "image_id": n, "category_id": 1 + n // 3, "iscrowd": 0, "segmentation": POLYGON} for n in (1, 2, 3)]
+    crowd = {"id": 4, "image_id": 2, "category_id": 1, "iscrowd": 1, "segmentation": {"size": [30, 40], "counts": [600, 300, 300]}}
+    categories = [{"id": 1, "name": "cup"}, {"id": 2, "name": "spoon"}]
+    write_json(root / "labels.json", {"images": images, "annotations": [*things, crowd], "categories": categories})
+    for image in images:
+        photo(root / "images" / image["file_name"], COCO_SIZE, image["id"])
+    return root / "labels.json"
+
+
 def own_yolo(root: Path) -> Path:
     """A training and a validation photo, and one that shows nothing."""
     for part, name in (("train", "a"), ("val", "b"), ("val", "c")):

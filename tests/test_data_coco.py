@@ -181,10 +181,14 @@ def test_vocabularies_in_detail() -> None:
     assert vocabularies.synonyms("ade847")[1] == ("building", "edifice")
     assert len(vocabularies.templates("imagenet80")) == 80
     assert set(vocabularies.templates("imagenet7")) < set(vocabularies.templates("imagenet80"))
+    assert vocabularies.templates("scene") == ("A photo of a {} in the scene",)
+    assert len(vocabularies.templates("shuffle+")) == 9
+    sets = json.loads((Path(vocabularies.__file__).parent / "templates.json").read_text(encoding="utf-8"))
+    assert all(one["source"] and all(wording.count("{}") == 1 for wording in one["templates"]) for one in sets.values())
     panoptic = vocabularies.table("coco-panoptic133")
     assert (len(panoptic["ids"]), panoptic["things"]) == (133, 80)
     with pytest.raises(DataError, match="Did you mean 'ade150'"):
         vocabularies.names("ade15")
-    with pytest.raises(DataError, match="imagenet80, imagenet7, photo"):
+    with pytest.raises(DataError, match="imagenet80, imagenet7, photo, "):
         vocabularies.templates("imagenet")
     assert json.dumps(vocabularies.names("coco80")[0]) == '"person"'

@@ -17,6 +17,7 @@ from ...data.items import PromptData, PromptSample
 from ...data.phrasecut import PhraseCut, phrases
 from ...data.randomness import Draws
 from ...data.sheet import painted, tiled
+from ...data.vocabularies import templates
 from ...metrics import ThresholdSweep, merged
 from ...training.distributed import everybodys, moved, my_part
 from ...training.run import Run
@@ -28,7 +29,7 @@ from .start import starting_network
 from .visual import denormalise
 from .wordings import TEMPLATE_SETS
 
-VALIDATION_TEMPLATES = ("a photo of a {}",)  # published
+VALIDATION_TEMPLATES = templates("photo-bare")
 AT_ONCE = 8  # validation items
 PICTURES = 6  # validation items that are painted
 THRESHOLD = 0.3  # of the paintings; the paper's for CLIPSeg
@@ -105,16 +106,16 @@ def training_items(root: Path, options: ClipSegOptions, seed: int) -> PromptData
     """
     wanted, shown = options.items, options.condition != "text"
     mixed = options.condition == "mixed"
-    templates = TEMPLATE_SETS[options.mixing.templates if mixed else "plain"]  # without mixing phrases go in bare, as published
+    wordings = TEMPLATE_SETS[options.mixing.templates if mixed else "plain"]  # without mixing phrases go in bare, as published
     weight = (options.mixing.low, options.mixing.high) if mixed else None
     if isinstance(wanted, Episodes):
         return Coco20i(
-            root, wanted.fold, split="train", image_size=options.size, negatives=wanted.negatives, templates=templates,
+            root, wanted.fold, split="train", image_size=options.size, negatives=wanted.negatives, templates=wordings,
             text_weight=weight, seed=seed,
         )  # fmt: skip
     return PhraseCut(
         phrases(root, "train"), image_size=options.size, negatives=wanted.negatives, removed=wanted.removed, with_support=shown,
-        only_supported=wanted.only_supported, templates=templates, text_weight=weight, seed=seed,
+        only_supported=wanted.only_supported, templates=wordings, text_weight=weight, seed=seed,
     )  # fmt: skip
 
 
