@@ -130,7 +130,7 @@ def _preset(model: str, preset: str) -> Recipe:
 
 def _run(model: str, recipe: Recipe, parts: Parts) -> Any:
     network, entry = zoo.load(model)
-    return family(entry.family).FineTune(recipe, network, parts.train, parts.names)
+    return family(entry.family).FineTune(recipe, network, parts.train, parts.names, parts.held_out)
 
 
 def _steps(model: str, recipe: Recipe, parts: Parts, minutes: float | None) -> int:

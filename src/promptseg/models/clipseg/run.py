@@ -16,7 +16,7 @@ from ...data.coco20i import Coco20i
 from ...data.items import PromptData, PromptSample
 from ...data.phrasecut import PhraseCut, phrases
 from ...data.randomness import Draws
-from ...data.sheet import painted, tiled
+from ...data.sheet import compared, spread
 from ...data.vocabularies import templates
 from ...metrics import ThresholdSweep, merged
 from ...training.distributed import everybodys, moved, my_part
@@ -31,7 +31,6 @@ from .wordings import TEMPLATE_SETS
 
 VALIDATION_TEMPLATES = templates("photo-bare")
 AT_ONCE = 8  # validation items
-PICTURES = 6  # validation items that are painted
 THRESHOLD = 0.3  # of the paintings; the paper's for CLIPSeg
 TELLING = 1  # key of the draws with which examples are shown, apart from those of their items
 
@@ -81,9 +80,10 @@ class ClipSegRun(Run):
 
     def pictures(self) -> Image.Image:
         """Validation photos in pairs: what the network says, and the truth."""
-        some = range(0, len(self.looked_at), -(-len(self.looked_at) // PICTURES))
-        pairs = ((item, (scores > THRESHOLD, item.target[0].numpy() > 0)) for item, scores in self._answered(some))
-        return tiled([_painted(item, mask) for item, masks in pairs for mask in masks], columns=4)
+        answered = self._answered(spread(range(len(self.looked_at))))
+        return compared(
+            (_photo(item), {item.phrase: scores > THRESHOLD}, {item.phrase: item.target[0].numpy() > 0}) for item, scores in answered
+        )
 
     @torch.no_grad()
     def _answered(self, places: Sequence[int]) -> Iterator[tuple[PromptSample, NDArray[np.float32]]]:
@@ -134,6 +134,6 @@ def validation_items(root: Path, options: ClipSegOptions) -> PromptData:
     )  # fmt: skip
 
 
-def _painted(item: PromptSample, mask: NDArray[np.bool_]) -> Image.Image:
-    photo = (denormalise(item.image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return painted(photo, {item.phrase: mask}, (item.phrase,))
+def _photo(item: PromptSample) -> NDArray[np.uint8]:
+    """(S, S, 3)."""
+    return (denormalise(item.image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

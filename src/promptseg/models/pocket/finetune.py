@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from ...contracts import ParameterGroup, PromptFeatures, Recipe
@@ -28,6 +29,7 @@ from .batches import MIN_VISIBLE, Batch, Example, collate, colour, crop
 from .losses import mask_losses, presence_loss
 from .network import Model, normalise
 from .photos import TrainingPhoto, in_memory
+from .pictures import answers
 from .text import StaticText
 from .vocabulary import ELSEWHERE, SYNONYMS, wordings
 
@@ -69,8 +71,9 @@ PRESETS: Mapping[str, Recipe] = {
 
 
 class FineTune(Run):
-    """See `training.run.Run`. ``photos``: those to train on; ``names``: what they are asked for, each shown by one of them at least.
-    ``unasked``: names of other things that training never asks for, so that they tell whether the model still answers as before.
+    """See `training.run.Run`. ``photos``: those to train on; ``names``: what they are asked for, each shown by one of them at least;
+    ``held_out``: those that `pictures` shows. ``unasked``: names of other things that training never asks for, so that they tell whether
+    the model still answers as before.
 
     Raises:
         ConfigError: the text tower reads no word of a name, or two names alike.
@@ -78,9 +81,17 @@ class FineTune(Run):
 
     model: Model
 
-    def __init__(self, recipe: Recipe, model: Model, photos: Sequence[AnnotatedPhoto], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: Model,
+        photos: Sequence[AnnotatedPhoto],
+        names: Sequence[str],
+        held_out: Sequence[AnnotatedPhoto] = (),
+    ) -> None:
         assert isinstance(recipe.options, OwnOptions)
         self.options, self.seed, self.photos, self.names = recipe.options, recipe.seed, photos, tuple(names)
+        self.held_out = held_out
         self.vectors = {name: model.text(wordings(name)) for name in self.names}
         self._check_names()
         others = other_names(model.text, self.names)
@@ -205,6 +216,10 @@ class FineTune(Run):
             choices = self.vectors[name]
             rows.append(choices[0 if draw < 0.5 else int(pick * len(choices))])
         return torch.stack(rows).view(len(batch.names), -1, rows[0].shape[0])
+
+    def pictures(self) -> Image.Image:
+        """Held-out photos in pairs: what the network says when it is asked for every name of the data, and the truth."""
+        return answers(self.model, self.held_out, self.names)
 
     def finished(self, model: nn.Module) -> nn.Module:
         """The network with its adapters merged into the weights."""
