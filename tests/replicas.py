@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from promptseg.data.own import own
+from promptseg.data.shards import write_shards
+
 
 def photo(path: Path, size: tuple[int, int] = (40, 48), seed: int = 0) -> None:
     """A JPEG of ``size`` (H, W)."""
@@ -271,3 +274,9 @@ def own_yolo(root: Path) -> Path:
         (root / "labels" / part / f"{name}.txt").write_text(f"{line} 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n")
     (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: cup\n  1: spoon\n")
     return root
+
+
+def own_shards(root: Path) -> Path:
+    """The same in two tar files."""
+    write_shards(own(own_yolo(root / "photos")), root / "shards", per_shard=2)
+    return root / "shards"

@@ -70,6 +70,15 @@ def test_a_set_of_another_name() -> None:
     assert "`promptseg data list`" in str(result.exception)
 
 
+def test_photos_are_packed_and_read_again(tmp_path: Path) -> None:
+    result = run("pack", "own", replicas.own_yolo(tmp_path / "own"), "-o", tmp_path / "shards", "--per-shard", "2")
+    assert "2 tar files" in result.output
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 2
+    result = run("check", "own", tmp_path / "shards", "--sheet", tmp_path / "sheet.png")
+    assert "own: 3 photos, 2 classes" in result.output
+    assert "Everything is there" in result.output
+
+
 def test_a_sheet_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     photos = own(replicas.own_yolo(tmp_path))
     (tmp_path / "images" / "train" / "a.jpg").write_bytes(b"")

@@ -18,11 +18,13 @@ from promptseg.data.augment import Augmentation
 from promptseg.data.catalogue import read
 from promptseg.data.checks import inspect
 from promptseg.data.items import PromptSample
-from promptseg.data.own import own
+from promptseg.data.own import annotated, own
+from promptseg.data.own_checks import label_findings
 from promptseg.data.phrasecut import phrase_cut_plus, phrases
 from promptseg.data.randomness import Draws
 from promptseg.data.shards import ShardStream, class_list, shard_files, shards, write_shards
 from promptseg.errors import ConfigError, DataError
+from promptseg.models.pocket.photos import in_memory
 
 
 @pytest.fixture
@@ -45,6 +47,13 @@ def test_shards_hold_what_was_written(folder: Path, tmp_path: Path) -> None:
         assert all((masks[name] == read_masks[name]).all() for name in masks)
         np.testing.assert_array_equal(unknown, read_unknown)
     assert inspect(after).ok
+    mine = own(folder)
+    assert [sample.id for sample in mine] == [f"own-00000{place}/00000000{place}" for place in range(3)]
+    assert not label_findings(folder)
+    for one, other in zip(annotated(mine), annotated(before), strict=True):
+        assert (one.present, one.absent) == (other.present, other.absent)
+        np.testing.assert_array_equal(one.image(), other.image())
+        assert torch.equal(in_memory(one).masks, in_memory(other).masks)
     again = write_shards(before, tmp_path / "again", per_shard=1)
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in shard_files(folder)]
     (whole,) = write_shards(after, tmp_path / "whole")

@@ -11,7 +11,6 @@ from PIL import Image
 
 from ...contracts import Options
 from ...data.photosets import AnnotatedPhoto
-from ...data.samples import read_photo
 from ...data.sheet import compared, spread
 from ...images import to_pixels
 from ...postprocess import enlarge, logit_cut
@@ -24,7 +23,7 @@ CUT = logit_cut(CARDS[0].threshold)
 
 def answers(model: Model, photos: Sequence[AnnotatedPhoto], names: Sequence[str] = ()) -> Image.Image:
     """Some of the photos in pairs: masks as a user gets them, and the truth. Asked are ``names``, or what each photo shows."""
-    shown = [(read_photo(photo.path), photo, names or photo.present) for photo in spread(photos)]
+    shown = [(photo.image(), photo, names or photo.present) for photo in spread(photos)]
     return compared((image, _masks(model, image, asked), photo.masks()[0]) for image, photo, asked in shown)
 
 
