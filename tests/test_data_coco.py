@@ -93,6 +93,11 @@ def test_lvis_and_its_episodes(tmp_path: Path) -> None:
         assert item.support.mask.any()
         assert not torch.equal(item.image, item.support.image)
         assert torch.equal(item.support.image, again.support.image)
+    for item in LvisOneShot(tmp_path, image_size=32, templates=("a {}.",), text_weight=(0.2, 0.3)):
+        assert item.prompt == "a deck chair."
+        assert 0.2 <= item.text_weight < 0.3
+    with pytest.raises(ConfigError, match="lower min_share"):
+        LvisOneShot(tmp_path, removed="pas5i-1")  # which chairs are of
     with pytest.raises(ConfigError, match="no category 'chairs'"):
         LvisOneShot(tmp_path, categories=["chairs"])
     with pytest.raises(ConfigError, match="lower min_share"):

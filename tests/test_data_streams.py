@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,16 @@ def test_streams_repeat_and_resume(folder: Path, tmp_path: Path) -> None:
     assert [sample.id for sample in stream] != first
     ordered = ShardStream(shard_files(tmp_path / "many")[:1], many.classes, window=1)
     assert [sample.id for sample in ordered] == sorted(sample.id for sample in ordered)
+
+
+def test_the_page_shows_a_loop_that_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    (shown,) = (part.partition("```")[0] for part in page.split("```python\n") if "ShardStream(" in part.partition("```")[0])
+    monkeypatch.chdir(folder.parent)
+    names: dict[str, Any] = {}
+    exec(shown, names)
+    assert names["photo"].shape[:2] == names["unknown"].shape == replicas.COCO_SIZE
+    assert names["stream"].epoch == 2
 
 
 def test_damaged_shards_are_named(folder: Path, tmp_path: Path) -> None:
@@ -172,6 +183,7 @@ def test_the_default_changes_nothing() -> None:
     torch.testing.assert_close(result.image, image / 255, atol=1e-4, rtol=0)
     assert torch.equal(result.masks, masks)
     assert result.inside.all()
+    assert torch.equal(Augmentation()(image, masks, Draws(0)).image, result.image)
 
 
 def test_mirroring() -> None:
