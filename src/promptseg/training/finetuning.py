@@ -130,7 +130,9 @@ def _preset(model: str, preset: str) -> Recipe:
 
 def _run(model: str, recipe: Recipe, parts: Parts) -> Any:
     network, entry = zoo.load(model)
-    return family(entry.family).FineTune(recipe, network, parts.train, parts.names, parts.held_out)
+    run = family(entry.family).FineTune(recipe, network, parts.train, parts.names)
+    run.held_out = parts.held_out
+    return run
 
 
 def _steps(model: str, recipe: Recipe, parts: Parts, minutes: float | None) -> int:

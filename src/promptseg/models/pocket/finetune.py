@@ -71,27 +71,19 @@ PRESETS: Mapping[str, Recipe] = {
 
 
 class FineTune(Run):
-    """See `training.run.Run`. ``photos``: those to train on; ``names``: what they are asked for, each shown by one of them at least;
-    ``held_out``: those that `pictures` shows. ``unasked``: names of other things that training never asks for, so that they tell whether
-    the model still answers as before.
+    """See `training.run.Run`. ``photos``: those to train on; ``names``: what they are asked for, each shown by one of them at least.
+    ``unasked``: names of other things that training never asks for, so that they tell whether the model still answers as before.
 
     Raises:
         ConfigError: the text tower reads no word of a name, or two names alike.
     """
 
     model: Model
+    held_out: Sequence[AnnotatedPhoto] = ()  # what `pictures` shows; whoever holds photos out sets it
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        model: Model,
-        photos: Sequence[AnnotatedPhoto],
-        names: Sequence[str],
-        held_out: Sequence[AnnotatedPhoto] = (),
-    ) -> None:
+    def __init__(self, recipe: Recipe, model: Model, photos: Sequence[AnnotatedPhoto], names: Sequence[str]) -> None:
         assert isinstance(recipe.options, OwnOptions)
         self.options, self.seed, self.photos, self.names = recipe.options, recipe.seed, photos, tuple(names)
-        self.held_out = held_out
         self.vectors = {name: model.text(wordings(name)) for name in self.names}
         self._check_names()
         others = other_names(model.text, self.names)
