@@ -1,6 +1,7 @@
 """Fine-tuning `pocket` on forty photos: what it gains on photos that it neither trains nor tests on, and what it costs elsewhere.
 
     python benchmarks/finetune.py DATA [--set ccp|msrc] [--preset head] [--json FILE]
+    python benchmarks/finetune.py DATA [--set ccp|msrc] --write FOLDER        # only the forty photos, as data of one's own
 
 DATA holds ccp/ and msrc/, each with images/, labels/ and classes.txt. Only the validation photos of `pocket`'s own training are used, so
 that it has seen none of them. In a fixed order the first forty are the data (three quarters train, a quarter is held out), the next twenty
@@ -119,6 +120,9 @@ def main() -> None:
     other = "msrc" if options.set == "ccp" else "ccp"
     root, elsewhere = options.data / options.set, options.data / other
     own_photos, tuning, third = parts(root)
+    if options.write:
+        print(f"{len(own_photos)} photos in {as_own(root, own_photos, options.write)}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         report, worked = tuned(options, as_own(root, own_photos, place / "own"), place / "run")
@@ -147,6 +151,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--preset", default="head")
     options.add_argument("--steps", type=int)
     options.add_argument("--tuning", action="store_true", help="measure on the photos to choose settings on, not on the third part")
+    options.add_argument("--write", type=Path, metavar="FOLDER", help="write the forty photos there and measure nothing")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     return options.parse_intermixed_args()
 

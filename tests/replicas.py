@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from promptseg.data.own import own
+from promptseg.data.shards import write_shards
+
 
 def photo(path: Path, size: tuple[int, int] = (40, 48), seed: int = 0) -> None:
     """A JPEG of ``size`` (H, W)."""
@@ -250,6 +253,18 @@ def own_folders(root: Path) -> Path:
     return root
 
 
+def own_coco(root: Path) -> Path:
+    """A COCO file of three photos: a cup, a cup among others that count as a crowd, a spoon."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": COCO_SIZE[0], "width": COCO_SIZE[1]} for n in (1, 2, 3)]
+    things = [{"id": n, "image_id": n, "category_id": 1 + n // 3, "iscrowd": 0, "segmentation": POLYGON} for n in (1, 2, 3)]
+    crowd = {"id": 4, "image_id": 2, "category_id": 1, "iscrowd": 1, "segmentation": {"size": [30, 40], "counts": [600, 300, 300]}}
+    categories = [{"id": 1, "name": "cup"}, {"id": 2, "name": "spoon"}]
+    write_json(root / "labels.json", {"images": images, "annotations": [*things, crowd], "categories": categories})
+    for image in images:
+        photo(root / "images" / image["file_name"], COCO_SIZE, image["id"])
+    return root / "labels.json"
+
+
 def own_yolo(root: Path) -> Path:
     """A training and a validation photo, and one that shows nothing."""
     for part, name in (("train", "a"), ("val", "b"), ("val", "c")):
@@ -259,3 +274,9 @@ def own_yolo(root: Path) -> Path:
         (root / "labels" / part / f"{name}.txt").write_text(f"{line} 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n")
     (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: cup\n  1: spoon\n")
     return root
+
+
+def own_shards(root: Path) -> Path:
+    """The same in two tar files."""
+    write_shards(own(own_yolo(root / "photos")), root / "shards", per_shard=2)
+    return root / "shards"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import small_catseg
 from promptseg import training, zoo
@@ -151,10 +152,12 @@ def test_every_recipe_takes_a_step_and_is_validated(name: str, stuff: Path, tmp_
 def test_killed_and_resumed_it_ends_as_one_that_ran_through(tmp_path: Path) -> None:
     """Steps lower the loss, keys and everything frozen stay, the result is asked without the pooling of training."""
     root, losses = small_catseg.photos(tmp_path / "stuff"), []
-    recipe = small_catseg.recipe(root, tmp_path / "whole")
+    recipe = small_catseg.recipe(root, tmp_path / "whole", pictures_every=4)
     before = {name: tensor.clone() for name, tensor in Run(recipe, lambda _: None).model.state_dict().items()}
     whole = training.train(recipe, report=lambda _, figures: losses.append(figures["class"]), log=lambda _: None)
     assert losses[-1] < losses[0]
+    with Image.open(whole / "pictures" / "0000004.png") as sheet:
+        assert sheet.size[0] == 4 * 328 + 8, "what the network says and the truth of two photos"
     program = [sys.executable, small_catseg.__file__, str(root), str(tmp_path / "cut"), "2"]
     assert subprocess.run(program, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "model.safetensors").exists()

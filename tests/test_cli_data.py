@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -12,7 +13,7 @@ import replicas
 from promptseg.cli import app
 from promptseg.data.catalogue import SETS
 from promptseg.data.own import own
-from promptseg.data.sheet import contact_sheet
+from promptseg.data.sheet import GAP, SIDE, compared, contact_sheet, spread
 from promptseg.errors import DataError
 
 
@@ -69,12 +70,35 @@ def test_a_set_of_another_name() -> None:
     assert "`promptseg data list`" in str(result.exception)
 
 
+def test_photos_are_packed_and_read_again(tmp_path: Path) -> None:
+    result = run("pack", "own", replicas.own_yolo(tmp_path / "own"), "-o", tmp_path / "shards", "--per-shard", "2")
+    assert "2 tar files" in result.output
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 2
+    result = run("check", "own", tmp_path / "shards", "--sheet", tmp_path / "sheet.png")
+    assert "own: 3 photos, 2 classes" in result.output
+    assert "Everything is there" in result.output
+
+
 def test_a_sheet_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     photos = own(replicas.own_yolo(tmp_path))
     (tmp_path / "images" / "train" / "a.jpg").write_bytes(b"")
     sheet = contact_sheet(photos)
     assert sheet is not None
     assert sheet.size == (2 * 328 + 8, 328 + 8)
+
+
+def test_what_is_said_lies_beside_the_truth() -> None:
+    photo, left = np.full((40, 40, 3), 90, dtype=np.uint8), np.arange(40)[None] < np.full((40, 1), 20)
+    truth = {"cup": left, "spoon": ~left}
+    sheet = np.asarray(compared([(photo, truth, truth), (photo, {"spoon": left}, truth), (photo, {}, {})]))
+    assert sheet.shape == (2 * (SIDE + GAP) + GAP, 4 * (SIDE + GAP) + GAP, 3)
+    cells = [sheet[row + GAP : row + GAP + SIDE, column + GAP : column + GAP + SIDE]
+             for row in (0, SIDE + GAP) for column in range(0, 4 * (SIDE + GAP), SIDE + GAP)]  # fmt: skip
+    assert (cells[0] == cells[1]).all()
+    assert (cells[2][200, 40] == cells[3][200, 280]).all(), "a spoon's colour is the same in both"
+    assert not (cells[2][200, 40] == cells[3][200, 40]).all()
+    assert (cells[4] == cells[5]).all()
+    assert [len(spread(range(count))) for count in (0, 1, 6, 7, 100)] == [0, 1, 6, 4, 6]
 
 
 def test_the_page_shows_every_layout_as_it_is() -> None:

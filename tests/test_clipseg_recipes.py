@@ -28,7 +28,9 @@ from promptseg.errors import ConfigError, WeightsNotFound
 from promptseg.models.clipseg import RECIPES, Run, run, start
 from promptseg.models.clipseg.batches import Example, Teller, answers, collate, conditions
 from promptseg.models.clipseg.config import ClipDeconvConfig, VitConfig
-from promptseg.models.clipseg.recipes import Episodes
+from promptseg.models.clipseg.mixing import Mixing
+from promptseg.models.clipseg.recipes import Categories, Episodes
+from promptseg.training.files import with_words
 from promptseg.training.journal import LOG
 from promptseg.training.schedules import Cosine
 from small_phrasecut import recipe
@@ -71,6 +73,9 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "clipseg/ablation-highlight": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, None),
     "clipseg/zero-shot-unseen10": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "zs-5"),
     "clipseg/zero-shot-unseen4": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "zs-2"),
+    "clipseg/generalisation": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "aff"),
+    "deconv/generalisation": ("clip-deconv", "mixed", 0.2, 0.5, 1e-3, 20_000, "aff"),
+    "vitseg/generalisation": ("vitseg", "mixed", 0.2, 0.5, 1e-4, 20_000, "aff"),
 }
 FOLDED: dict[str, tuple[Any, ...]] = {
     "clipseg/pascal-fold": ("clipseg-rd64", "mixed", 0.2, 0.5, 1e-3, 20_000, "pas5i-"),
@@ -83,6 +88,7 @@ FOLDED: dict[str, tuple[Any, ...]] = {
     "deconv/coco-fold": ("clip-deconv", "mixed", 0.2, 1, 1e-3, 7_000, None),
 }
 TABLE = PLAIN | {f"{name}{k}": (*facts[:-1], facts[-1] and f"{facts[-1]}{k}") for name, facts in FOLDED.items() for k in range(4)}
+LVIS = "clipseg/generalisation-lvis"
 NETWORKS = {  # fields of the network in which a recipe's differs from the card's as it is trained
     "clipseg/pc-d128": {"reduce_dim": 128},
     "clipseg/ablation-layer3": {"taps": (3,)},
@@ -91,7 +97,7 @@ NETWORKS = {  # fields of the network in which a recipe's differs from the card'
 
 
 def test_there_is_one_for_every_experiment() -> None:
-    assert RECIPES.keys() == TABLE.keys()
+    assert RECIPES.keys() == {*TABLE, LVIS}
     assert TABLE.keys() <= training.recipes().keys()
 
 
@@ -125,9 +131,15 @@ def test_what_is_common_to_all_is_as_published(name: str) -> None:
     assert (made.clip, made.ema, made.precision, made.options.size, made.accumulate) == (None, None, "float16", 352, 1)
 
 
+def test_the_one_on_lvis_differs_in_its_items() -> None:
+    made, base = training.recipe(LVIS), training.recipe("clipseg/pc-plus")
+    options = replace(base.options, items=Categories(removed="aff"), mixing=Mixing())
+    assert made == replace(base, name=LVIS, data="data/lvis", output=f"runs/{LVIS}", options=options)
+
+
 def test_all_are_listed_in_the_documentation() -> None:
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert not [name for name in (*PLAIN, *(f"{name}{{0..3}}" for name in FOLDED)) if f"`{name}`" not in page]
+    assert not [name for name in (*PLAIN, LVIS, *(f"{name}{{0..3}}" for name in FOLDED)) if f"`{name}`" not in page]
 
 
 # --- a run, in miniature ------------------------------------------------------------------------------------------------------------------
@@ -174,13 +186,15 @@ KINDS = (
     "vitseg/pc-plus",
     "vitseg/pc",
     "vitseg/coco-fold1",
+    LVIS,
 )
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_only_what_is_published_as_trained_moves(name: str, photos: Path, episodes: Path, tmp_path: Path) -> None:
     """The decoder; in ViTSeg the text tower, too, where texts are asked."""
-    made = recipe(name, episodes if "coco" in name else photos, tmp_path, steps=2)
+    root = episodes if "coco" in name else replicas.lvis(tmp_path / "lvis") if name == LVIS else photos
+    made = recipe(name, root, tmp_path, steps=2)
     before = start.starting_network(made.options, made.seed).state_dict()
     after = zoo.load(training.train(made, log=lambda _: None))[0].state_dict()
     moved = {key.partition(".")[0] for key, value in after.items() if not torch.equal(value, before[key])}
@@ -197,6 +211,21 @@ def test_examples_depend_on_their_number_alone(photos: Path, tmp_path: Path) -> 
     assert all(_same(first[number], b.example(number)) for number in (17, 3, 9, 0))
     assert not any(_same(first[number], first[number + len(a.items)]) for number in range(6)), "epochs differ"
     assert a.describe(7) == f"{a.items.describe(1)}, epoch 1"
+
+
+def test_photos_and_targets_are_changed_together_and_by_their_number_alone(photos: Path, tmp_path: Path) -> None:
+    made = recipe("clipseg/pc", photos, tmp_path)
+    plain = Run(made, log=lambda _: None)
+    mirrored = Run(with_words(made, ["options.augmentation.flip=1"]), log=lambda _: None)
+    turned = Run(with_words(made, ["options.augmentation={rotation: 90, brightness: 0.5}"]), log=lambda _: None)
+    for number in (0, 7):
+        before, after = plain.example(number), mirrored.example(number)
+        torch.testing.assert_close(after.pixels, before.pixels.flip(-1), atol=1e-3, rtol=0)
+        assert torch.equal(after.target, before.target.flip(-1))
+        assert _same(turned.example(number), turned.example(number))
+        assert not torch.allclose(turned.example(number).pixels, before.pixels, atol=0.1)
+    with pytest.raises(ConfigError, match=r"augmentation\.size is that of the photos, 64"):
+        with_words(made, ["options.augmentation.size=[32, 32]"])
 
 
 def _same(a: Example, b: Example) -> bool:

@@ -93,6 +93,11 @@ def test_lvis_and_its_episodes(tmp_path: Path) -> None:
         assert item.support.mask.any()
         assert not torch.equal(item.image, item.support.image)
         assert torch.equal(item.support.image, again.support.image)
+    for item in LvisOneShot(tmp_path, image_size=32, templates=("a {}.",), text_weight=(0.2, 0.3)):
+        assert item.prompt == "a deck chair."
+        assert 0.2 <= item.text_weight < 0.3
+    with pytest.raises(ConfigError, match="lower min_share"):
+        LvisOneShot(tmp_path, removed="pas5i-1")  # which chairs are of
     with pytest.raises(ConfigError, match="no category 'chairs'"):
         LvisOneShot(tmp_path, categories=["chairs"])
     with pytest.raises(ConfigError, match="lower min_share"):
@@ -181,10 +186,14 @@ def test_vocabularies_in_detail() -> None:
     assert vocabularies.synonyms("ade847")[1] == ("building", "edifice")
     assert len(vocabularies.templates("imagenet80")) == 80
     assert set(vocabularies.templates("imagenet7")) < set(vocabularies.templates("imagenet80"))
+    assert vocabularies.templates("scene") == ("A photo of a {} in the scene",)
+    assert len(vocabularies.templates("shuffle+")) == 9
+    sets = json.loads((Path(vocabularies.__file__).parent / "templates.json").read_text(encoding="utf-8"))
+    assert all(one["source"] and all(wording.count("{}") == 1 for wording in one["templates"]) for one in sets.values())
     panoptic = vocabularies.table("coco-panoptic133")
     assert (len(panoptic["ids"]), panoptic["things"]) == (133, 80)
     with pytest.raises(DataError, match="Did you mean 'ade150'"):
         vocabularies.names("ade15")
-    with pytest.raises(DataError, match="imagenet80, imagenet7, photo"):
+    with pytest.raises(DataError, match="imagenet80, imagenet7, photo, "):
         vocabularies.templates("imagenet")
     assert json.dumps(vocabularies.names("coco80")[0]) == '"person"'

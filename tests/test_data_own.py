@@ -118,7 +118,7 @@ def test_what_is_known_of_own_photos(tmp_path: Path) -> None:
 
 
 def test_unknown_forms(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder masks"):
+    with pytest.raises(DataError, match=r"no folder masks.*no .tar files"):
         own(tmp_path)
     with pytest.raises(DataError, match="neither a folder nor"):
         own(tmp_path / "nothing")

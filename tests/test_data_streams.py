@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from promptseg.data.augment import Augmentation
 from promptseg.data.catalogue import read
 from promptseg.data.checks import inspect
 from promptseg.data.items import PromptSample
-from promptseg.data.own import own
+from promptseg.data.own import annotated, own
+from promptseg.data.own_checks import label_findings
 from promptseg.data.phrasecut import phrase_cut_plus, phrases
 from promptseg.data.randomness import Draws
 from promptseg.data.shards import ShardStream, class_list, shard_files, shards, write_shards
 from promptseg.errors import ConfigError, DataError
+from promptseg.models.pocket.photos import in_memory
 
 
 @pytest.fixture
@@ -45,6 +48,13 @@ def test_shards_hold_what_was_written(folder: Path, tmp_path: Path) -> None:
         assert all((masks[name] == read_masks[name]).all() for name in masks)
         np.testing.assert_array_equal(unknown, read_unknown)
     assert inspect(after).ok
+    mine = own(folder)
+    assert [sample.id for sample in mine] == [f"own-00000{place}/00000000{place}" for place in range(3)]
+    assert not label_findings(folder)
+    for one, other in zip(annotated(mine), annotated(before), strict=True):
+        assert (one.present, one.absent) == (other.present, other.absent)
+        np.testing.assert_array_equal(one.image(), other.image())
+        assert torch.equal(in_memory(one).masks, in_memory(other).masks)
     again = write_shards(before, tmp_path / "again", per_shard=1)
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in shard_files(folder)]
     (whole,) = write_shards(after, tmp_path / "whole")
@@ -71,6 +81,16 @@ def test_streams_repeat_and_resume(folder: Path, tmp_path: Path) -> None:
     assert [sample.id for sample in stream] != first
     ordered = ShardStream(shard_files(tmp_path / "many")[:1], many.classes, window=1)
     assert [sample.id for sample in ordered] == sorted(sample.id for sample in ordered)
+
+
+def test_the_page_shows_a_loop_that_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    (shown,) = (part.partition("```")[0] for part in page.split("```python\n") if "ShardStream(" in part.partition("```")[0])
+    monkeypatch.chdir(folder.parent)
+    names: dict[str, Any] = {}
+    exec(shown, names)
+    assert names["photo"].shape[:2] == names["unknown"].shape == replicas.COCO_SIZE
+    assert names["stream"].epoch == 2
 
 
 def test_damaged_shards_are_named(folder: Path, tmp_path: Path) -> None:
@@ -163,6 +183,7 @@ def test_the_default_changes_nothing() -> None:
     torch.testing.assert_close(result.image, image / 255, atol=1e-4, rtol=0)
     assert torch.equal(result.masks, masks)
     assert result.inside.all()
+    assert torch.equal(Augmentation()(image, masks, Draws(0)).image, result.image)
 
 
 def test_mirroring() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.random import RandomState
+from PIL import Image
 
 import small_denseclip
 from promptseg import evaluation, training, zoo
@@ -185,13 +186,15 @@ def test_a_run_starts_from_clips_file(tmp_path: Path) -> None:
 def test_killed_and_resumed_it_ends_as_one_that_ran_through(tmp_path: Path) -> None:
     """Steps lower the loss; the result answers about its classes, and the protocol of the published table takes it."""
     root, losses = small_denseclip.photos(tmp_path / "ade"), []
-    recipe = small_denseclip.recipe(root, tmp_path / "whole")
+    recipe = small_denseclip.recipe(root, tmp_path / "whole", pictures_every=4)
 
     def note(_: int, figures: Mapping[str, float]) -> None:
         losses.append(figures["head"] + figures["score_map"])
 
     whole = training.train(recipe, report=note, log=lambda _: None)
     assert losses[-1] < losses[0]
+    with Image.open(whole / "pictures" / "0000004.png") as sheet:
+        assert sheet.size[0] == 2 * 328 + 8, "what the network says and the truth of the only photo"
     program = [sys.executable, small_denseclip.__file__, str(root), str(tmp_path / "cut"), "2"]
     assert subprocess.run(program, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "model.safetensors").exists()

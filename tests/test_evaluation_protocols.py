@@ -256,7 +256,7 @@ def test_things_asked_by_their_use(tmp_path: Path, segmenter: Segmenter) -> None
 # --- one's own --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("build", [replicas.own_maps, replicas.own_folders, replicas.own_yolo])
+@pytest.mark.parametrize("build", [replicas.own_maps, replicas.own_folders, replicas.own_coco, replicas.own_yolo, replicas.own_shards])
 def test_ones_own_photos(build: object, tmp_path: Path, segmenter: Segmenter) -> None:
     root = build(tmp_path)  # type: ignore[operator]
     table = evaluate(protocol("own", root), segmenter, resamples=0)

@@ -96,7 +96,7 @@ def test_every_form_and_preset_gives_a_model_and_a_table(
     form: str, preset: str, sets: Path, start: Path, tune: Callable[..., Report], tmp_path: Path
 ) -> None:
     data = {"maps": sets / "ccp", "coco": sets / "coco" / "instances.json"}.get(form) or yolo(tmp_path / "yolo")
-    report = tune(data, preset=preset)
+    report = tune(data, preset=preset, changes=(*SMALL, "pictures_every=2"))
     names = {"maps": ("hat", "shoes"), "coco": ("cat", "dog", "person"), "yolo": ("cat", "dog")}[form]
     assert tuple(row.name for row in report.classes) == names
     old, new = (load_file(folder / "model.safetensors") for folder in (start, report.folder))
@@ -109,6 +109,8 @@ def test_every_form_and_preset_gives_a_model_and_a_table(
     assert json.loads((report.folder / "report.json").read_text())["preset"] == preset
     with Image.open(report.folder / "before-after.png") as picture:
         assert picture.size[0] == 3 * 328 + 8
+    with Image.open(report.folder / "pictures" / "0000002.png") as picture:
+        assert picture.size[0] == min(4, 2 * report.held_out) * 328 + 8
 
 
 def test_it_learns_what_it_is_shown_and_its_average_is_told(tune: Callable[..., Report], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import promptseg
@@ -60,7 +61,9 @@ def _stop_after(wanted: int) -> Any:
 
 
 def test_a_stopped_run_resumes_bit_for_bit_and_loads(data: Path, tmp_path: Path) -> None:
-    whole = train(_recipe(data, tmp_path / "whole"), log=lambda line: None)
+    whole = train(_recipe(data, tmp_path / "whole", pictures_every=4), log=lambda line: None)
+    with Image.open(whole / "pictures" / "0000004.png") as sheet:
+        assert sheet.size[0] == 4 * 328 + 8
     with pytest.raises(StoppedError):
         train(_recipe(data, tmp_path / "cut"), report=_stop_after(1), log=lambda line: None)
     resumed = train(_recipe(data, tmp_path / "cut"), resume=True, log=lambda line: None)

@@ -96,6 +96,22 @@ def check(
         raise typer.Exit(WRONG)
 
 
+@app.command()
+def pack(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set of `promptseg data list`; own for photos and masks of yours.")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Where it lies.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the tar files.")],
+    split: Annotated[str | None, typer.Option(help="Which part; without it, the one that `promptseg data list NAME` tells.")] = None,
+    per_shard: Annotated[int, typer.Option(min=1, help="Photos in each file.")] = 1000,
+) -> None:
+    """Copy photos and masks into tar files in WebDataset's form: few large files, which are read as data of one's own."""
+    from ..data.catalogue import read
+    from ..data.shards import write_shards
+
+    written = write_shards(read(name, root, split), output, per_shard=per_shard)
+    typer.echo(f"{output}: {len(written)} tar files, to be read as photos of one's own: promptseg data check own {output}")
+
+
 app.command(epilog=PREPARE_EPILOG)(prepare)
 
 

@@ -34,7 +34,7 @@ class Preset(StrEnum):
 
 
 def finetune(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Images and masks, a COCO JSON, or a YOLO-seg folder.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Images and masks, a COCO JSON, a YOLO-seg folder or tar shards.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the preset: lr=5e-4.")] = None,
     model: Annotated[str, typer.Option(help="A model of `promptseg models`, or the folder of an earlier fine-tuning.")] = "pocket",
     preset: Annotated[Preset, typer.Option(help="The decoder; low-rank adapters everywhere; or everything.")] = Preset.head,

@@ -79,7 +79,7 @@ SETS = {
         DataSet("context459", context459, "cs.stanford.edu/~roozbeh/pascal-context; conversion: CAT-Seg"),
         DataSet("mess", mess, "github.com/blumenstiel/MESS"),
         DataSet("own", own, "yours"),
-        DataSet("shards", shards, "yours, written by promptseg.data.shards.write_shards"),
+        DataSet("shards", shards, "yours, written by promptseg data pack"),
     )
 }
 

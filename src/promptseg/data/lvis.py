@@ -6,7 +6,7 @@ CLIPSeg's own LVIS module was never published; `LvisOneShot` follows what its pa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from .coco import CocoTable, read_coco, region_samples
 from .items import PromptData, PromptSample, Support
 from .randomness import Draws
+from .removal import removal
 from .samples import PhotoSet, RegionSample, one_of
 from .tensors import normalised, resize_image, resize_mask
 from .vocabularies import table as vocabulary
@@ -79,16 +80,21 @@ class LvisOneShot(PromptData):
         image_size: int = 352,
         min_share: float = 0.05,
         categories: Iterable[str] | None = None,
+        removed: str | None = None,
+        templates: Sequence[str] = ("{}",),
+        text_weight: tuple[float, float] | None = None,
         seed: int = 0,
     ) -> None:
         """Read the annotations.
 
         Args:
             min_share: of the photo that the category's instances must cover, by the areas that the file states, 0..1.
-            categories: readable names to keep; None: all.
+            categories: readable names to keep; None: all. removed: a set of `removal`, whose words keep a category out.
+            templates: wordings with ``{}``, of which one is drawn.
+            text_weight: bounds of the uniform weight of the text; None: the text alone counts.
 
         Raises:
-            ConfigError: an unknown category, or nothing is left.
+            ConfigError: an unknown category or set of removals, or nothing is left.
             DataError: the annotation file is missing or malformed.
         """
         super().__init__(seed)
@@ -97,6 +103,9 @@ class LvisOneShot(PromptData):
         kept = set(self.classes if categories is None else categories)
         if kept - set(self.classes):
             raise ConfigError(f"LVIS has no category {sorted(kept - set(self.classes))[0]!r}; names are as in its file, with blanks.")
+        if removed is not None:
+            kept = {name for name in kept if not removal(removed).drops(name)}
+        self.templates, self.text_weight = tuple(templates), text_weight
         pairs = [
             (place, number)
             for place, image in enumerate(self.table.images)
@@ -131,9 +140,10 @@ class LvisOneShot(PromptData):
             image=self._image(place),
             target=self._mask(place, number)[None],
             phrase=name,
-            prompt=name,
+            prompt=draws.choice(self.templates).format(name),
             group=self._index[number],
             support=Support(self._image(other), self._mask(other, number)),
+            text_weight=draws.between(*self.text_weight) if self.text_weight else 1.0,
         )
 
     def _image(self, place: int) -> Tensor:

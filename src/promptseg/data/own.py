@@ -1,4 +1,4 @@
-"""One's own photos and masks, in the forms in which people have them: label maps, a folder per class, COCO JSON, YOLO-seg."""
+"""One's own photos and masks, in the forms in which people have them: label maps, a folder per class, COCO JSON, YOLO-seg, tar shards."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from .coco import CocoTable, read_coco, region_samples
 from .filling import fill_coco
 from .photosets import AnnotatedPhoto
 from .samples import LabelSample, PhotoSet, Region, RegionSample, Sample, label_map, read_lines, reason
+from .shards import CLASSES, ShardSample, class_list, samples_of
 
 __all__ = ["Kind", "annotated", "kind_of", "own"]
 
-Kind: TypeAlias = Literal["maps", "folders", "coco", "yolo"]
+Kind: TypeAlias = Literal["maps", "folders", "coco", "yolo", "shards"]
 Zero: TypeAlias = Literal["background", "ignore"]
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -43,6 +44,7 @@ def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSe
     COCO:             a JSON file, or a folder with one or several (its parts); photos beside it or in images/
     YOLO-seg:         ROOT/data.yaml with names; images/.../NAME.jpg, labels/.../NAME.txt
                       one line per thing: class x0 y0 x1 y1 ..., classes from 0, coordinates as shares 0..1 of the photo
+    Shards:           ROOT/classes.txt, ROOT/.../*.tar as `promptseg data pack` writes them of any other form
     "labels" or "annotations" may stand for "masks".
 
     ``zero`` "ignore": the value 0 of label maps means that nothing is known, instead of background.
@@ -55,6 +57,7 @@ def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSe
         "folders": _folders,
         "coco": _coco,
         "yolo": _yolo,
+        "shards": _shards,
     }
     photos = readers[kind_of(path)](path)
     if split == "all":
@@ -78,15 +81,18 @@ def kind_of(path: Path) -> Kind:
         raise DataError(f"{path} is neither a folder nor a .json file. `promptseg data list own` shows the forms that are read.")
     if _yaml_file(path):
         return "yolo"
-    masks, listed = mask_folder(path), (path / "classes.txt").is_file()
+    masks, listed = mask_folder(path), (path / CLASSES).is_file()
     if coco_files(path) and not listed:
         return "coco"
     if masks is not None and any(entry.is_dir() for entry in masks.iterdir()):
         return "folders"
     if masks is not None and listed:
         return "maps"
+    if listed and next(path.rglob("*.tar"), None):
+        return "shards"
     lacks = "no folder masks" if masks is None else "no classes.txt beside masks (one class per line), and no folder per class in it"
-    raise DataError(f"{path} has {lacks}, no COCO .json and no data.yaml. `promptseg data list own` shows the forms that are read.")
+    lacks += ", no COCO .json, no data.yaml, no .tar files"
+    raise DataError(f"{path} has {lacks}. `promptseg data list own` shows the forms that are read.")
 
 
 def known(found: Path | None, path: Path) -> Path:
@@ -112,7 +118,7 @@ def _annotated(sample: Sample, source: str) -> AnnotatedPhoto:
 
     present = tuple(masks()[0])
     absent = tuple(name for name in sample.classes if name not in present and name not in NOTHING)
-    return AnnotatedPhoto(source, sample.id, sample.path, present, absent, masks)
+    return AnnotatedPhoto(source, sample.id, sample.path, present, absent, masks, sample.image)
 
 
 # --- label maps -------------------------------------------------------------------------------------------------------------------------
@@ -242,6 +248,17 @@ def _coco_samples(table: CocoTable, *, several: bool) -> Iterable[RegionSample]:
     samples = region_samples(table, lambda image: folder / image["file_name"])
     part = f"{beside.name}/{table.file.stem}/"
     return (replace(sample, id=part + sample.id) for sample in samples) if several else samples
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _shards(root: Path) -> PhotoSet[ShardSample]:
+    """Every tar file below ``root``; ids begin with its place, so that photos of folders train and val are told apart."""
+    classes = class_list(root)
+    found = (sample for file in sorted(root.rglob("*.tar")) for sample in samples_of(file, classes))
+    samples = tuple(replace(one, id=(one.path.parent / one.id).relative_to(root).as_posix()) for one in found)
+    return PhotoSet("own", classes, samples)
 
 
 # --- YOLO-seg ---------------------------------------------------------------------------------------------------------------------------

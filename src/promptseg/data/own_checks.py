@@ -27,7 +27,7 @@ def label_findings(path: Path) -> list[Finding]:
     Raises:
         DataError: the data is in no form that is known.
     """
-    look = {"maps": _in_maps, "folders": _in_folders, "coco": _in_coco, "yolo": _in_yolo}[kind_of(path)]
+    look = {"maps": _in_maps, "folders": _in_folders, "coco": _in_coco, "yolo": _in_yolo, "shards": lambda _: ()}[kind_of(path)]
     return [finding for finding in (*look(path), _turned(path)) if finding is not None]
 
 

@@ -18,13 +18,14 @@ from .pascal import CLASSES, split_list, voc_root
 from .randomness import Draws
 from .samples import IGNORE, LabelSample, PhotoSet, label_map, one_of, read_lines, read_photo
 from .tensors import normalised, resize_image, resize_mask
+from .vocabularies import templates
 
 __all__ = ["Pascal5i", "fold_classes", "pascal5i"]
 
 LISTS = {"val": "val.txt", "train": "voc_sbd_merge_noduplicate.txt"}  # as PFENet names them
 MIN_PIXELS = 2048  # of a class, for a photo to be listed under it
 MULTIPLE = 8  # network input sides, PFENet
-TEMPLATE = "a photo of a {}."
+(TEMPLATE,) = templates("photo")
 
 
 def pascal5i(root: Path, split: str = "val") -> PhotoSet[LabelSample]:

@@ -20,6 +20,7 @@ from PIL import Image
 from ..errors import DataError
 from ..rle import Rle
 from .filling import fill_coco
+from .samples import read_photo
 
 VALIDATION_REMAINDER = 1  # crc32(id) % 5: the split that the data's index states
 
@@ -34,7 +35,8 @@ class AnnotatedPhoto:
     """One photograph and what is known of it.
 
     ``present``: names that have a mask. ``absent``: names known not to be in the photo. ``masks()`` -> bool (H, W) per present name and
-    the pixels about which nothing is known, bool (H, W), to be ignored.
+    the pixels about which nothing is known, bool (H, W), to be ignored. ``image()`` -> (H, W, 3) uint8, read from ``path`` unless
+    ``read_image`` says how.
     """
 
     source: str
@@ -43,10 +45,14 @@ class AnnotatedPhoto:
     present: tuple[str, ...]
     absent: tuple[str, ...]
     read_masks: Callable[[], tuple[Mapping[str, np.ndarray], np.ndarray]] = field(repr=False, compare=False)
+    read_image: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
     def validation(self) -> bool:
         return is_validation(self.id)
+
+    def image(self) -> np.ndarray:
+        return read_photo(self.path) if self.read_image is None else self.read_image()
 
     def masks(self) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         return self.read_masks()

@@ -65,8 +65,12 @@ class LabelSample(Sample):
 
     def masks(self) -> tuple[Mapping[str, Bools], Bools]:
         labels = self.labels()
-        present = [index for index in np.unique(labels).tolist() if index != IGNORE]
-        return {self.classes[index]: labels == index for index in present}, labels == IGNORE
+        return by_class(labels, self.classes), labels == IGNORE
+
+
+def by_class(labels: NDArray[np.integer[Any]], classes: Sequence[str]) -> dict[str, Bools]:
+    """A label map (H, W) -> bool (H, W) of every class that it shows, by name."""
+    return {classes[index]: labels == index for index in np.unique(labels).tolist() if index != IGNORE}
 
 
 @dataclass(frozen=True, slots=True)

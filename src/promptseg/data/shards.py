@@ -137,7 +137,7 @@ def shard_files(folder: Path) -> list[Path]:
     """
     files = sorted(folder.glob("*.tar"))
     if not files:
-        raise DataError(f"{folder} holds no .tar files. `promptseg.data.shards.write_shards` makes them of any data set.")
+        raise DataError(f"{folder} holds no .tar files. `promptseg data pack` makes them of any data set.")
     return files
 
 

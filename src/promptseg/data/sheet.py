@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,13 @@ from ..drawing import Entry, Painter, palette
 from ..errors import PromptSegError
 from .samples import Bools, PhotoSet, Sample
 
-__all__ = ["contact_sheet", "painted", "tiled"]
+__all__ = ["compared", "contact_sheet", "painted", "spread", "tiled"]
+
+T = TypeVar("T")
 
 SIDE, GAP = 320, 8  # pixels: the longer side of a photo on the sheet, and between photos
 PAPER = (250, 250, 250)
+PAIRS = 6  # photos of which a training run shows what it says
 
 
 def contact_sheet(photos: PhotoSet[Sample], count: int = 12, *, columns: int = 4) -> Image.Image | None:
@@ -48,6 +52,20 @@ def painted(photo: NDArray[np.uint8], masks: Mapping[str, Bools], names: Sequenc
             entries.append(Entry(name, colour))
             colours.append(colour)
     return painter.paint(small, colours, entries)
+
+
+def spread(items: Sequence[T]) -> list[T]:
+    """`PAIRS` items at most, evenly over all of them."""
+    return [items[place] for place in range(0, len(items), -(-len(items) // PAIRS))] if items else []
+
+
+def compared(pairs: Iterable[tuple[NDArray[np.uint8], Mapping[str, Bools], Mapping[str, Bools]]]) -> Image.Image:
+    """Photos (H, W, 3) with what is said of them and the truth, masks (H, W) by name, side by side: a name has one colour in both."""
+    pictures = []
+    for photo, said, truth in pairs:
+        names = tuple(dict.fromkeys((*truth, *said)))
+        pictures += [painted(photo, masks, names) for masks in (said, truth)]
+    return tiled(pictures, columns=4)
 
 
 def tiled(pictures: Iterable[Image.Image], columns: int) -> Image.Image:

@@ -31,7 +31,7 @@ class Own(Protocol):
 
     NAME: ClassVar[str] = "own"
     TITLE: ClassVar[str] = "your own labelled photos: every class name asked on every photo, present and absent"
-    DATA: ClassVar[str] = "a folder of photos with masks, a COCO .json or a YOLO-seg folder: promptseg data list own"
+    DATA: ClassVar[str] = "a folder of photos with masks, a COCO .json, a YOLO-seg folder or tar shards: promptseg data list own"
 
     template: str = "{}"
     split: str = "all"

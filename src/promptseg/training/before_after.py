@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..data.photosets import AnnotatedPhoto
-from ..data.samples import read_photo
 from ..data.sheet import PAPER, SIDE, painted, tiled
 from ..metrics.iou import MaskIoU, intersection_union, iou
 
@@ -122,7 +121,7 @@ def measure(segmenter: Segmenter, photos: Sequence[AnnotatedPhoto], names: Seque
     """Ask every photo for every name; the masks are those that a user gets."""
     total, each = MaskIoU(absent="labelled"), []
     for photo in photos:
-        (truth, unknown), answer = photo.masks(), segmenter(read_photo(photo.path), list(names))
+        (truth, unknown), answer = photo.masks(), segmenter(photo.image(), list(names))
         nothing, scores = np.zeros_like(unknown), []
         for name, said in zip(names, answer, strict=True):
             total.update(name, said.mask, truth.get(name, nothing), ~unknown)
@@ -135,7 +134,7 @@ def compare_others(before: Segmenter, after: Segmenter, photos: Sequence[Annotat
     """How far two models say the same of names of which there is no truth."""
     found, counts = np.zeros((len(names), 2), dtype=np.int64), np.zeros((len(names), 2), dtype=np.int64)
     for photo in photos if names else ():
-        image = read_photo(photo.path)
+        image = photo.image()
         for index, (old, new) in enumerate(zip(before(image, list(names)), after(image, list(names)), strict=True)):
             counts[index] += intersection_union(old.mask, new.mask)
             found[index] += (old.present, new.present)
@@ -153,7 +152,7 @@ def sheet(
 
 
 def _row(before: Segmenter, after: Segmenter, photo: AnnotatedPhoto, names: Sequence[str]) -> list[Image.Image]:
-    image = read_photo(photo.path)
+    image = photo.image()
     said = [{name: mask.mask for name, mask in zip(names, model(image, list(names)), strict=True)} for model in (before, after)]
     titles = (f"{photo.id}: before", "after", "truth")
     return [_titled(painted(image, masks, names), title) for masks, title in zip((*said, photo.masks()[0]), titles, strict=True)]

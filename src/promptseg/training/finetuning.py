@@ -71,7 +71,7 @@ def finetune(
     """Fine-tune a model on labelled photos -> what that changed; ``Report.folder`` is for `promptseg.load`.
 
     Args:
-        data: a folder of images and masks, a COCO JSON, or a YOLO-seg folder; see `data.own.own`.
+        data: a folder of images and masks, a COCO JSON, a YOLO-seg folder or tar shards; see `data.own.own`.
         model: a card's name, or a folder that an earlier fine-tuning wrote.
         preset: what learns: "head" the decoder; "lora" low-rank adapters, merged at the end; "full" everything, the image tower at a
             tenth of the rate.
@@ -130,7 +130,9 @@ def _preset(model: str, preset: str) -> Recipe:
 
 def _run(model: str, recipe: Recipe, parts: Parts) -> Any:
     network, entry = zoo.load(model)
-    return family(entry.family).FineTune(recipe, network, parts.train, parts.names)
+    run = family(entry.family).FineTune(recipe, network, parts.train, parts.names)
+    run.held_out = parts.held_out
+    return run
 
 
 def _steps(model: str, recipe: Recipe, parts: Parts, minutes: float | None) -> int:

@@ -56,7 +56,7 @@ def read_classes(given: str) -> tuple[tuple[str, ...], ...]:
 
 
 def templates(name: str) -> tuple[str, ...]:
-    """Wordings with ``{}`` where the class name goes: "imagenet80", "imagenet7" or "photo".
+    """Wordings with ``{}`` where the name goes: "imagenet80", "imagenet7", "photo" and others; ``templates.json`` has all.
 
     Raises:
         DataError: no such set.

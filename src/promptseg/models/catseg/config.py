@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...contracts import Options, Preprocess
+from ...data.vocabularies import templates
 from ...errors import ConfigError
 from ...nn.clip_config import ClipTextConfig, ClipVisionConfig
 
-TEMPLATE = "A photo of a {} in the scene"  # the only wording of the published models, "a" even before vowels
+(TEMPLATE,) = templates("scene")  # the only wording of the published models
 CLIP_MEAN = (122.7709383 / 255, 116.7460125 / 255, 104.09373615 / 255)
 CLIP_STD = (68.5005327 / 255, 66.6321579 / 255, 70.3231630 / 255)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from ...contracts import DenseLogits, Preprocess, Recipe, View
 from ...data.coco import coco_stuff
 from ...data.randomness import Draws, Epochs
-from ...data.samples import IGNORE
+from ...data.samples import IGNORE, LabelSample, by_class
+from ...data.sheet import compared, spread
 from ...errors import ConfigError
 from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
@@ -53,7 +56,7 @@ class CatSegRun(Run):
         self.photos = coco_stuff(root, "train2017")
         self.place = Epochs(len(self.photos), recipe.seed)
         self.mapper = Mapper(short=(options.crop,), long=LONGEST, crop=square, padded=square, pad_label=IGNORE)
-        if recipe.validate_every is not None:
+        if recipe.validate_every is not None or recipe.pictures_every is not None:
             asked = coco_stuff(root, "val2017")
             self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
         self.names = [Text(name) for name in self.photos.classes]
@@ -89,12 +92,23 @@ class CatSegRun(Run):
         result.load_state_dict(model.state_dict(), assign=True)
         return result
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """mIoU on photos of the validation split, seen whole and with the pooling of training, as published. Processes divide them."""
-        total, device = SemanticIoU(self.photos.classes, ignore=IGNORE, absent="labelled"), self.model.text.projection.device
-        features = self.model.encode_prompts(self.names)
-        for sample in (self.asked[index] for index in my_part(len(self.asked))):
+        total = SemanticIoU(self.photos.classes, ignore=IGNORE, absent="labelled")
+        for sample, _, labels in self._answered(self.asked[index] for index in my_part(len(self.asked))):
+            total.update(labels, sample.labels())
+        return {"mIoU": merged(everybodys(total)).compute().mean_iou}
+
+    def pictures(self) -> Image.Image:
+        """Validation photos in pairs: what the network says, and the truth."""
+        answered = self._answered(spread(self.asked))
+        return compared((photo, by_class(labels, self.photos.classes), sample.masks()[0]) for sample, photo, labels in answered)
+
+    @torch.no_grad()
+    def _answered(self, samples: Iterable[LabelSample]) -> Iterator[tuple[LabelSample, NDArray[np.uint8], NDArray[np.int64]]]:
+        """Photos, and the best class (H, W) of each pixel."""
+        features, device = self.model.encode_prompts(self.names), self.model.text.projection.device
+        for sample in samples:
             photo = sample.image()
             size = (photo.shape[0], photo.shape[1])
             (view,) = self.model.views(size, CatSegOptions(mode="whole"))
@@ -104,8 +118,7 @@ class CatSegRun(Run):
             for index, scores in enumerate(self.model.to_scores(DenseLogits(logits.float().cpu()), size)):
                 labels[scores > best] = index
                 np.maximum(best, scores, out=best)
-            total.update(labels, sample.labels())
-        return {"mIoU": merged(everybodys(total)).compute().mean_iou}
+            yield sample, photo, labels
 
     def _pixels(self, photo: np.ndarray) -> Tensor:
         """uint8 (h, w, 3) -> what CLIP sees, (3, side, side)."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...data.vocabularies import templates
 from ...errors import DataError
 from ...nn.attention import AttentionMask
 from ...nn.clip import Clip
@@ -102,7 +103,7 @@ def clip_alignment(
 
 def _embed_names(model: Clip, names: list[str]) -> Tensor:
     """(N, E) of unit length."""
-    ids = clip_tokenizer()([f"a photo of a {name}" for name in names], model.text.config.context)
+    ids = clip_tokenizer()([template.format(name) for name in names for template in templates("photo-bare")], model.text.config.context)
     return F.normalize(model.text(ids.to(model.text.projection.device)), dim=-1)
 
 

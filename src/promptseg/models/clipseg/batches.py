@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ...data.augment import Augmentation
 from ...data.items import PromptSample
 from ...data.randomness import Draws
 from ...errors import ConfigError
 from .mixing import mix
 from .network import Model
 from .prompts import AttentionTechnique, Drawing, technique
+from .visual import denormalise, normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,12 @@ def _drawn(show: Drawing, image: Tensor, mask: Tensor, draws: Draws) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(draws.integer(2**31))
         return show(image, mask)
+
+
+def augmented(item: PromptSample, change: Augmentation, draws: Draws) -> PromptSample:
+    """Photo and target changed together; where the photo does not reach lies the mean colour, and nothing of what is asked."""
+    shown = change(denormalise(item.image), item.target, draws)
+    return replace(item, image=normalise(shown.image), target=shown.masks.float())
 
 
 def collate(examples: Sequence[Example]) -> Batch:

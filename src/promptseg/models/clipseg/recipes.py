@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from ...contracts import Recipe
+from ...data.augment import Augmentation
 from ...errors import ConfigError
 from ...training.schedules import Cosine
 from .config import VIT_B16_384, ClipDeconvConfig, ClipSegConfig
@@ -39,7 +40,16 @@ class Episodes:
     kind: Literal["coco20i"] = "coco20i"
 
 
-Items: TypeAlias = Phrases | Episodes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Categories:
+    """Items of LVIS; `data.lvis.LvisOneShot` explains the options."""
+
+    removed: str | None = None
+    min_share: float = 0.05
+    kind: Literal["lvis"] = "lvis"
+
+
+Items: TypeAlias = Phrases | Episodes | Categories
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +67,15 @@ class ClipSegOptions:
     items: Items = field(default_factory=Phrases)
     condition: Literal["text", "picture", "mixed"] = "mixed"
     mixing: Mixing = field(default_factory=Mixing)
+    augmentation: Augmentation | None = None  # of photo and target together, on top of what the items draw; as published, none
     size: int = 352  # side of the square photos, pixels
     validation: int = 500  # items of the validation split that are looked at, spread evenly over it
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.size % self.config.image.patch:
             raise ConfigError(f"size is the side of the photos, a multiple of the patch ({self.config.image.patch}), not {self.size}.")
+        if self.augmentation is not None and self.augmentation.size not in (None, (self.size, self.size)):
+            raise ConfigError(f"augmentation.size is that of the photos, {self.size}, and better left out.")
         if self.validation < 1:
             raise ConfigError(f"validation is a number of items, at least 1, not {self.validation}.")
 
@@ -190,6 +203,30 @@ def zero_shot(unseen: int) -> Recipe:
     return _variant(pc_plus(), f"clipseg/zero-shot-unseen{unseen}", items=Phrases(negatives=0.2, removed=f"zs-{unseen // 2}"))
 
 
+# --- generalisation ---------------------------------------------------------------------------------------------------------------------
+
+
+def generalisation() -> Recipe:
+    """PC+ without phrases that hold a word of the test of affordances and parts ("sitting", "wheels") [generalize, never released]."""
+    return _variant(pc_plus(), "clipseg/generalisation", items=Phrases(negatives=0.2, removed="aff"))
+
+
+def generalisation_lvis() -> Recipe:
+    """CLIPSeg (LVIS): an example of each category, as the runs on COCO-20i are told; without categories of such words."""
+    categories = _variant(pc_plus(), "clipseg/generalisation-lvis", items=Categories(removed="aff"), mixing=Mixing())
+    return replace(categories, data="data/lvis")
+
+
+def deconv_generalisation() -> Recipe:
+    """CLIP-Deconv in place of CLIPSeg."""
+    return _variant(generalisation(), "deconv/generalisation", card="clip-deconv", config=ClipDeconvConfig())
+
+
+def vitseg_generalisation() -> Recipe:
+    """ViTSeg in place of CLIPSeg, at the rate of its one-shot runs; told by texts too, since the test asks by them."""
+    return _vitseg(generalisation(), "vitseg/generalisation", 1e-4)
+
+
 # --- COCO-20i ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +253,8 @@ def deconv_coco(fold: int) -> Recipe:
 
 SINGLE = (
     pc_plus, pc_plus_refined, pc, pc_d128, deconv_pc, vitseg_pc_plus, vitseg_pc, ablation_no_pretraining, ablation_no_negatives,
-    ablation_half_negatives, ablation_no_visual, ablation_d16, ablation_layer3, ablation_highlight,
+    ablation_half_negatives, ablation_no_visual, ablation_d16, ablation_layer3, ablation_highlight, generalisation, generalisation_lvis,
+    deconv_generalisation, vitseg_generalisation,
 )  # fmt: skip
 FOLDED = (pascal, pascal_pc, deconv_pascal, vitseg_pascal, coco, coco_negatives, vitseg_coco, deconv_coco)
 

@@ -14,25 +14,26 @@ from torch import Tensor
 from ...contracts import Recipe
 from ...data.coco20i import Coco20i
 from ...data.items import PromptData, PromptSample
+from ...data.lvis import LvisOneShot
 from ...data.phrasecut import PhraseCut, phrases
 from ...data.randomness import Draws
-from ...data.sheet import painted, tiled
+from ...data.sheet import compared, spread
+from ...data.vocabularies import templates
 from ...metrics import ThresholdSweep, merged
 from ...training.distributed import everybodys, moved, my_part
 from ...training.run import Run
-from .batches import Batch, Example, Teller, answers, collate
+from .batches import Batch, Example, Teller, answers, augmented, collate
 from .losses import mask_loss
 from .network import Model
-from .recipes import ClipSegOptions, Episodes
+from .recipes import Categories, ClipSegOptions, Episodes
 from .start import starting_network
 from .visual import denormalise
 from .wordings import TEMPLATE_SETS
 
-VALIDATION_TEMPLATES = ("a photo of a {}",)  # published
+VALIDATION_TEMPLATES = templates("photo-bare")
 AT_ONCE = 8  # validation items
-PICTURES = 6  # validation items that are painted
 THRESHOLD = 0.3  # of the paintings; the paper's for CLIPSeg
-TELLING = 1  # key of the draws with which examples are shown, apart from those of their items
+TELLING, CHANGING = 1, 2  # keys of the draws with which examples are shown and photos changed, apart from those of their items
 
 
 class ClipSegRun(Run):
@@ -43,7 +44,7 @@ class ClipSegRun(Run):
     def __init__(self, recipe: Recipe, log: Callable[[str], None] = print) -> None:
         options = recipe.options
         assert isinstance(options, ClipSegOptions)
-        self.seed = recipe.seed
+        self.seed, self.augmentation = recipe.seed, options.augmentation
         self.tell = Teller(options.condition, options.config.technique, options.config.image.layers)
         root = Path(recipe.data).expanduser()
         self.items = training_items(root, options, recipe.seed)
@@ -57,7 +58,10 @@ class ClipSegRun(Run):
     def example(self, number: int) -> Example:
         epoch, index = divmod(number, len(self.items))
         self.items.epoch = epoch
-        return self.tell(self.items[index], Draws(self.seed, epoch, index, TELLING))
+        item = self.items[index]
+        if self.augmentation is not None:
+            item = augmented(item, self.augmentation, Draws(self.seed, epoch, index, CHANGING))
+        return self.tell(item, Draws(self.seed, epoch, index, TELLING))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         return collate(examples)
@@ -80,9 +84,10 @@ class ClipSegRun(Run):
 
     def pictures(self) -> Image.Image:
         """Validation photos in pairs: what the network says, and the truth."""
-        some = range(0, len(self.looked_at), -(-len(self.looked_at) // PICTURES))
-        pairs = ((item, (scores > THRESHOLD, item.target[0].numpy() > 0)) for item, scores in self._answered(some))
-        return tiled([_painted(item, mask) for item, masks in pairs for mask in masks], columns=4)
+        answered = self._answered(spread(range(len(self.looked_at))))
+        return compared(
+            (_photo(item), {item.phrase: scores > THRESHOLD}, {item.phrase: item.target[0].numpy() > 0}) for item, scores in answered
+        )
 
     @torch.no_grad()
     def _answered(self, places: Sequence[int]) -> Iterator[tuple[PromptSample, NDArray[np.float32]]]:
@@ -105,21 +110,26 @@ def training_items(root: Path, options: ClipSegOptions, seed: int) -> PromptData
     """
     wanted, shown = options.items, options.condition != "text"
     mixed = options.condition == "mixed"
-    templates = TEMPLATE_SETS[options.mixing.templates if mixed else "plain"]  # without mixing phrases go in bare, as published
+    wordings = TEMPLATE_SETS[options.mixing.templates if mixed else "plain"]  # without mixing phrases go in bare, as published
     weight = (options.mixing.low, options.mixing.high) if mixed else None
     if isinstance(wanted, Episodes):
         return Coco20i(
-            root, wanted.fold, split="train", image_size=options.size, negatives=wanted.negatives, templates=templates,
+            root, wanted.fold, split="train", image_size=options.size, negatives=wanted.negatives, templates=wordings,
             text_weight=weight, seed=seed,
+        )  # fmt: skip
+    if isinstance(wanted, Categories):
+        return LvisOneShot(
+            root, image_size=options.size, min_share=wanted.min_share, removed=wanted.removed, templates=wordings, text_weight=weight,
+            seed=seed,
         )  # fmt: skip
     return PhraseCut(
         phrases(root, "train"), image_size=options.size, negatives=wanted.negatives, removed=wanted.removed, with_support=shown,
-        only_supported=wanted.only_supported, templates=templates, text_weight=weight, seed=seed,
+        only_supported=wanted.only_supported, templates=wordings, text_weight=weight, seed=seed,
     )  # fmt: skip
 
 
 def validation_items(root: Path, options: ClipSegOptions) -> PromptData:
-    """What it is tried on: PhraseCut's split val, or the test episodes of the fold; asked in one wording, or by pictures if it is so told.
+    """What it is tried on: the split val of PhraseCut or LVIS, or the fold's test episodes; asked in one wording, or by pictures.
 
     Raises:
         DataError: the data set is not at ``root``.
@@ -127,12 +137,14 @@ def validation_items(root: Path, options: ClipSegOptions) -> PromptData:
     pictures = options.condition == "picture"
     if isinstance(options.items, Episodes):
         return Coco20i(root, options.items.fold, image_size=options.size, templates=VALIDATION_TEMPLATES)
+    if isinstance(options.items, Categories):
+        return LvisOneShot(root, "val", image_size=options.size, min_share=options.items.min_share, templates=VALIDATION_TEMPLATES)
     return PhraseCut(
         phrases(root, "val"), image_size=options.size, crop=False, with_support=pictures, only_supported=pictures,
         templates=VALIDATION_TEMPLATES, shuffle=False,
     )  # fmt: skip
 
 
-def _painted(item: PromptSample, mask: NDArray[np.bool_]) -> Image.Image:
-    photo = (denormalise(item.image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return painted(photo, {item.phrase: mask}, (item.phrase,))
+def _photo(item: PromptSample) -> NDArray[np.uint8]:
+    """(S, S, 3)."""
+    return (denormalise(item.image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

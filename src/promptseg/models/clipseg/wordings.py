@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ...data import vocabularies
+
 if TYPE_CHECKING:
     from torch import Generator
 
-TEMPLATE_SETS: Mapping[str, tuple[str, ...]] = {
-    "plain": ("{}",),
-    "fixed": ("a photo of a {}.",),
-    "shuffle": ("a photo of a {}.", "a photograph of a {}.", "an image of a {}.", "{}."),
-    "shuffle+": (
-        "a photo of a {}.",
-        "a photograph of a {}.",
-        "an image of a {}.",
-        "{}.",
-        "a cropped photo of a {}.",
-        "a good photo of a {}.",
-        "a photo of one {}.",
-        "a bad photo of a {}.",
-        "a photo of the {}.",
-    ),
-}
+TEMPLATE_SETS: Mapping[str, tuple[str, ...]] = {name: vocabularies.templates(name) for name in ("plain", "fixed", "shuffle", "shuffle+")}
 
 
 def sample_wordings(phrases: Sequence[str], templates: Sequence[str], generator: Generator | None = None) -> tuple[list[str], list[int]]:

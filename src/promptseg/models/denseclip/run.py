@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from ...contracts import Options, Preprocess, Recipe, View
@@ -19,7 +20,8 @@ from ...data.ade20k import ade150
 from ...data.own import kind_of, own
 from ...data.photosets import is_validation
 from ...data.randomness import Draws, Epochs
-from ...data.samples import IGNORE, LabelSample, PhotoSet
+from ...data.samples import IGNORE, LabelSample, PhotoSet, by_class
+from ...data.sheet import compared, spread
 from ...errors import ConfigError, DataError
 from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
@@ -60,7 +62,7 @@ class DenseClipRun(Run):
         self.photos = labelled(root, options, "training")
         self.place = Epochs(len(self.photos), recipe.seed)
         self.augment = Augment(limits=head.limits, crop=head.crop, ignore=IGNORE)
-        if recipe.validate_every is not None:
+        if recipe.validate_every is not None or recipe.pictures_every is not None:
             asked = labelled(root, options, "validation")
             self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
         clip = options.clip
@@ -96,13 +98,24 @@ class DenseClipRun(Run):
         epoch, index = self.place(number)
         return f"{self.photos[index].id}, epoch {epoch}"
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """mIoU on photos of the validation split, in windows as published. Processes divide them."""
         total = SemanticIoU(self.model.classes, ignore=IGNORE)
+        for sample, _, labels in self._answered(self.asked[index] for index in my_part(len(self.asked))):
+            total.update(labels, sample.labels())
+        return {"mIoU": merged(everybodys(total)).compute().mean_iou}
+
+    def pictures(self) -> Image.Image:
+        """Validation photos in pairs: what the network says, and the truth."""
+        answered = self._answered(spread(self.asked))
+        return compared((photo, by_class(labels, self.model.classes), sample.masks()[0]) for sample, photo, labels in answered)
+
+    @torch.no_grad()
+    def _answered(self, samples: Iterable[LabelSample]) -> Iterator[tuple[LabelSample, NDArray[np.uint8], NDArray[np.int64]]]:
+        """Photos, and the best class (H, W) of each pixel."""
         features = self.model.encode_prompts([Text(name) for name in self.model.classes])
         device = self.model.head.classify.weight.device
-        for sample in (self.asked[index] for index in my_part(len(self.asked))):
+        for sample in samples:
             photo = sample.image()
             size = (photo.shape[0], photo.shape[1])
             views = self.model.views(size, Options())
@@ -110,8 +123,7 @@ class DenseClipRun(Run):
             found = (self.model.decode(self.model.encode_image(one), features) for one in pixels)
             logits = self.model.merge(found, views, size).logits.float()
             labels = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0].argmax(0)
-            total.update(labels.cpu().numpy(), sample.labels())
-        return {"mIoU": merged(everybodys(total)).compute().mean_iou}
+            yield sample, photo, labels.cpu().numpy()
 
 
 def labelled(root: Path, options: DenseClipTraining, split: Literal["training", "validation"]) -> Sequence[LabelSample]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...contracts import Card, Published
+from ...data.vocabularies import templates
 from .config import GroupVitConfig
 
 _RELEASES = "https://github.com/NVlabs/GroupViT (Benchmark Results in its README)"
@@ -26,7 +27,7 @@ def _card(name: str, data: str, file: str, hub: str, config: GroupVitConfig, par
         preprocess=config.preprocess,
         threshold=0.5,  # against the words of everyday scenes: more probable than all of them together
         background=0.95,  # bg_thresh of PASCAL VOC and COCO (published configurations); PASCAL Context has 0.35
-        templates=("a photo of a {}.",),
+        templates=templates("photo"),
         published=(
             Published(layout="hf", files=("model.safetensors",), hub=hub),
             Published(layout="hf", files=("pytorch_model.bin",), hub=hub),

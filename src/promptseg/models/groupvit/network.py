@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...contracts import DenseLogits, GroupLogits, Options, PromptFeatures, Size, View
+from ...data.vocabularies import templates
 from ...errors import PromptError
 from ...nn.conversion import built
 from ...prompts import Prompt, Text
@@ -170,7 +171,8 @@ class Model(nn.Module):
         now = (str(self.logit_scale.device), self.logit_scale.dtype, *(part._version for part in parts), id(parts[0]))
         if self._rivals is None or self._rivals[0] != now:
             with torch.no_grad():
-                self._rivals = now, F.normalize(self.embed_texts([f"a photo of a {word}." for word in RIVALS]).float(), dim=-1)
+                said = [template.format(word) for word in RIVALS for template in templates("photo")]
+                self._rivals = now, F.normalize(self.embed_texts(said).float(), dim=-1)
         return self._rivals[1]
 
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from ...contracts import ParameterGroup, PromptFeatures, Recipe
@@ -28,6 +29,7 @@ from .batches import MIN_VISIBLE, Batch, Example, collate, colour, crop
 from .losses import mask_losses, presence_loss
 from .network import Model, normalise
 from .photos import TrainingPhoto, in_memory
+from .pictures import answers
 from .text import StaticText
 from .vocabulary import ELSEWHERE, SYNONYMS, wordings
 
@@ -77,6 +79,7 @@ class FineTune(Run):
     """
 
     model: Model
+    held_out: Sequence[AnnotatedPhoto] = ()  # what `pictures` shows; whoever holds photos out sets it
 
     def __init__(self, recipe: Recipe, model: Model, photos: Sequence[AnnotatedPhoto], names: Sequence[str]) -> None:
         assert isinstance(recipe.options, OwnOptions)
@@ -205,6 +208,10 @@ class FineTune(Run):
             choices = self.vectors[name]
             rows.append(choices[0 if draw < 0.5 else int(pick * len(choices))])
         return torch.stack(rows).view(len(batch.names), -1, rows[0].shape[0])
+
+    def pictures(self) -> Image.Image:
+        """Held-out photos in pairs: what the network says when it is asked for every name of the data, and the truth."""
+        return answers(self.model, self.held_out, self.names)
 
     def finished(self, model: nn.Module) -> nn.Module:
         """The network with its adapters merged into the weights."""

@@ -40,8 +40,7 @@ class TrainingPhoto:
 
 def in_memory(photo: AnnotatedPhoto) -> TrainingPhoto:
     """Decode a photo and its masks, the longer side at most `MAX_SIDE` pixels, and add the names that combine others."""
-    with Image.open(photo.path) as file:
-        image = file.convert("RGB")
+    image = Image.fromarray(photo.image())
     masks, unknown = photo.masks()
     masks, absent = _with_people(photo.source, masks, photo.absent)
     if photo.source == "coco":

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ...contracts import Recipe
@@ -23,6 +24,7 @@ from .distill import distill
 from .losses import alignment_loss, mask_losses, presence_loss
 from .network import Model, normalise
 from .photos import TrainingPhoto, in_memory
+from .pictures import answers
 from .pseudo import pseudo_labelled
 from .recipes import PocketOptions
 from .vocabulary import ELSEWHERE, PLAIN_NAMES, RARE_WITH_PEOPLE, SYNONYMS, wordings
@@ -33,14 +35,17 @@ Log = Callable[[str], None]
 
 def training_photos(root: Path) -> list[photosets.AnnotatedPhoto]:
     """The training split of every annotated set under ``root``."""
-    photos = [
+    return [photo for photo in _annotated(root) if not photo.validation]
+
+
+def _annotated(root: Path) -> list[photosets.AnnotatedPhoto]:
+    return [
         *photosets.coco(root / "coco"),
         *photosets.people(root / "coco_person"),
         *photosets.label_maps(root / "msrc", "msrc", drop=("horse",)),
         *photosets.label_maps(root / "camvid", "camvid"),
         *photosets.label_maps(root / "ccp", "ccp", zero_is_known=True),
     ]
-    return [photo for photo in photos if not photo.validation]
 
 
 class PocketRun(TrainingRun):
@@ -53,7 +58,9 @@ class PocketRun(TrainingRun):
         assert isinstance(options, PocketOptions)
         self.options, self.batch_size = options, recipe.batch_size
         root = Path(recipe.data)
-        annotated = training_photos(root)
+        everything = _annotated(root)
+        annotated = [photo for photo in everything if not photo.validation]
+        self.looked_at = [photo for photo in everything if photo.validation]
         if not annotated:
             raise DataError(f"{root} holds no training photographs; it should contain coco/, coco_person/, msrc/, camvid/, ccp/.")
         named = list(photosets.named_photos(root / "imagenet", root / "imagenet_names.csv"))
@@ -136,6 +143,10 @@ class PocketRun(TrainingRun):
         where = data.present.nonzero().tolist()
         target = torch.tensor([self.rows[data.names[b][k]] for b, k in where], dtype=torch.long)
         return alignment_loss(self.model.embed_region(pooled[data.present]), self.all_names, target)
+
+    def pictures(self) -> Image.Image:
+        """Validation photos in pairs: what the network says of the names that are there, and the truth."""
+        return answers(self.model, self.looked_at)
 
     def state(self) -> dict[str, Any]:
         return {"bank": self.bank}

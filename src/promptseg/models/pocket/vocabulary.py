@@ -6,6 +6,8 @@ the model answers.
 
 from __future__ import annotations
 
+from ...data.vocabularies import templates
+
 # name (as the data sets write it) -> other words for the same thing; raw names stay the most frequent wording
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "aeroplane": ("airplane", "plane", "aircraft", "jet"),
@@ -111,7 +113,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "wine glass": ("glass", "goblet"),
     "zebra": ("zebras", "animal"),
 }
-TEMPLATES = ("{}", "{}", "{}", "a {}", "the {}", "a photo of a {}", "{}s", "one {}", "my {}", "a picture of {}")
 
 # ImageNet classes (0-based index ranges in the standard order) that are a kind of something said more plainly
 PLAIN_NAMES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -214,4 +215,4 @@ def overlapping(a: str, b: str, same_source: bool) -> bool:
 def wordings(name: str) -> tuple[str, ...]:
     """All ways to say a name in training; the raw name comes first."""
     plain = (name, *SYNONYMS.get(name, ()))
-    return tuple(dict.fromkeys([*plain, *(template.format(word) for word in plain for template in TEMPLATES)]))
+    return tuple(dict.fromkeys([*plain, *(template.format(word) for word in plain for template in templates("pocket"))]))
