@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ...nn.clip_resnet import ClipResNet, ImageMaps
 from ...nn.fpn import FeaturePyramid
-from .config import DenseClipConfig, ImageNetBackbone, LiteBackbone, ResNetBackbone, VitBackbone
+from .config import DenseClipConfig, ImageNetBackbone, LiteBackbone, PlainVitBackbone, ResNetBackbone, VitBackbone
 from .context import ContextDecoder, score_map, visual_context
-from .imagenet import ImageNetEncoder, LiteEncoder
+from .imagenet import ImageNetEncoder, LiteEncoder, PlainVitEncoder
 from .text import ContextTextTower, class_tokens
 from .vit import DenseVit
 
@@ -60,7 +60,9 @@ class DenseClip(nn.Module):
                 self.gamma = nn.Parameter(torch.full((embed,), GAMMA))
                 self.context_decoder = ContextDecoder(embed, language.decoder)
         neck = config.neck
-        self.neck = FeaturePyramid(config.neck_inputs, neck.channels, start=neck.start, outputs=neck.outputs, extra=neck.extra)
+        self.neck: FeaturePyramid | None = None
+        if config.pyramid:
+            self.neck = FeaturePyramid(config.neck_inputs, neck.channels, start=neck.start, outputs=neck.outputs, extra=neck.extra)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,18 +104,19 @@ class DenseClip(nn.Module):
         return Guidance(base, difference, texts, score_map(image.local, texts))
 
     def pyramid(self, image: ImageMaps, scores: Tensor | None) -> tuple[Tensor, ...]:
-        """The pyramid's levels; ``scores`` (B, K, h, w) of the trained classes are laid behind one map's channels."""
+        """The pyramid's levels; ``scores`` (B, K, h, w) of the trained classes are laid behind one map's channels. The maps without one."""
         maps = list(image.maps)
         language = self.config.language
         if language is not None:
             assert scores is not None
             given = scores / language.tau if language.divided else scores
             maps[language.level] = torch.cat([maps[language.level], given], dim=1)
-        levels: tuple[Tensor, ...] = self.neck(maps)
-        return levels
+        return tuple(maps) if self.neck is None else tuple(self.neck(maps))
 
 
-def _encoder(backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone) -> nn.Module:
+def _encoder(backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone | PlainVitBackbone) -> nn.Module:
+    if isinstance(backbone, PlainVitBackbone):
+        return PlainVitEncoder(backbone)
     if isinstance(backbone, ImageNetBackbone):
         return ImageNetEncoder(backbone)
     if isinstance(backbone, LiteBackbone):

@@ -27,7 +27,7 @@ from ...prompts import Prompt, Text
 from . import windows
 from .config import DenseClipConfig, DenseClipOptions, SemanticHead
 from .core import DenseClip
-from .head import FpnHead
+from .head import FpnHead, LinearHead
 from .keys import LAYOUTS
 
 MULTIPLE = 32  # sides of tiles: the coarsest level's stride
@@ -41,7 +41,8 @@ class Model(DenseClip):
         if not isinstance(config.head, SemanticHead):
             raise ConfigError(f"This network segments; its head is a SemanticHead, not a {type(config.head).__name__}.")
         self.looks = config.head
-        self.head = FpnHead(config.neck.channels, len(config.classes), config.head)
+        classes, inputs = len(config.classes), config.neck.channels if config.pyramid else config.backbone.channels[-1]
+        self.head = FpnHead(inputs, classes, config.head) if config.pyramid else LinearHead(inputs, classes)
 
     @classmethod
     def from_official(cls, config: DenseClipConfig, *state_dicts: Mapping[str, Tensor]) -> Model:

