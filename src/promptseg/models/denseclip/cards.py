@@ -1,25 +1,14 @@
-"""DenseCLIP's segmenters (repository raoyongming/DenseCLIP), the baselines of its table, of which no weights are published, and the
-segmenters with which the GroupViT paper compares, of which none are either."""
+"""DenseCLIP's segmenters (repository raoyongming/DenseCLIP) and the baselines of its table, of which no weights are published."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
-from ...contracts import Card, Preprocess, Published
+from ...contracts import Card, Published
 from ...data.vocabularies import names
 from ...nn.clip_config import AttentionPoolConfig, ClipTextConfig
-from .config import (
-    DenseClipConfig,
-    ImageNetBackbone,
-    LanguageConfig,
-    LiteBackbone,
-    PlainVitBackbone,
-    ResNetBackbone,
-    SemanticHead,
-    VitBackbone,
-)
+from .config import DenseClipConfig, ImageNetBackbone, LanguageConfig, LiteBackbone, ResNetBackbone, SemanticHead, VitBackbone
 
 SOURCE = (
     "Rao et al., DenseCLIP: Language-Guided Dense Prediction with Context-Aware Prompting, CVPR 2022; "
@@ -65,34 +54,6 @@ def baseline(config: DenseClipConfig) -> DenseClipConfig:
     return replace(config, backbone=replace(config.backbone, embed=None, drop_path=0.0), language=None)
 
 
-def plain_vit(dataset: Literal["voc", "context"]) -> DenseClipConfig:
-    """ViT-S/16 and a 1x1 convolution for Pascal VOC or PASCAL-Context with background (GroupViT paper), shown as GroupViT is."""
-    return DenseClipConfig(
-        classes=names("voc21-groupvit" if dataset == "voc" else "context60-groupvit"),
-        backbone=PlainVitBackbone(),
-        head=SemanticHead(channels=None, crop=448, stride=224, limits=(2048, 448)),
-        preprocess=Preprocess(size=448, fit="native", rounded=True),
-    )
-
-
-def _plain_vit_card(dataset: Literal["voc", "context"], title: str, parameters: int) -> Card:
-    config = plain_vit(dataset)
-    return Card(
-        name=f"vit-s-{dataset}",
-        family="denseclip",
-        config=config,
-        summary=f"ViT-S fine-tuned with the masks of {title}: what GroupViT is compared with; weights not published",
-        source="Xu et al., GroupViT: Semantic Segmentation Emerges from Text Supervision, CVPR 2022, comparison with supervised transfer",
-        code_license="none: no code is published",
-        weights_license="none: no weights are published",
-        tasks=("semantic",),
-        prompts=("text",),
-        parameters=parameters,
-        preprocess=config.preprocess,
-        background="background",
-    )
-
-
 def _card(name: str, summary: str, config: DenseClipConfig, parameters: int, figures: tuple[float, float], file: str | None) -> Card:
     metrics: Mapping[str, float] = {"ade150/mIoU": figures[0], "ade150/mIoU-multiscale": figures[1]}
     where = f"the link of https://github.com/raoyongming/DenseCLIP#segmentation, saved as {file}"
@@ -129,6 +90,4 @@ CARDS: tuple[Card, ...] = (
     _card("denseclip-baseline-fpn-r50", "CLIP ResNet-50 without language", baseline(fpn_r50()), 31_042_550, (0.396, 0.416), None),
     _card("denseclip-baseline-fpn-r101", "CLIP ResNet-101 without language", baseline(fpn_r101()), 50_034_678, (0.427, 0.443), None),
     _card("denseclip-baseline-fpn-vitb", "CLIP ViT-B/16 without language", baseline(fpn_vitb()), 101_282_710, (0.494, 0.503), None),
-    _plain_vit_card("voc", "Pascal VOC", 21_673_749),
-    _plain_vit_card("context", "PASCAL-Context", 21_688_764),
 )  # fmt: skip

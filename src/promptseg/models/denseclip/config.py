@@ -129,9 +129,10 @@ class LiteBackbone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainVitBackbone:
-    """A vision transformer that CLIP did not train (DeiT's, DINO's and MoCo's ViT-S): one map of its last patches, no embedding.
+    """A vision transformer that CLIP did not train (ViT-S of DeiT, DINO and MoCo): one map of its last patches, no embedding.
 
-    ``grid``: side of the square of learned positions, in patches; 14 for the usual 224 pixels.
+    A 1x1 convolution classifies them; there is no pyramid, and of the head only the windows count. ``grid``: side of the square of learned
+    positions, in patches; 14 for the usual 224 pixels.
     """
 
     width: int = 384
@@ -209,10 +210,9 @@ class SemanticHead:
     """Semantic FPN's head (Kirillov et al., CVPR 2019), and the windows in which a photo is shown at test.
 
     ``crop``: side of the square windows; ``stride``: between them; ``limits``: of the resized photo's longer and shorter side; all pixels.
-    ``channels`` None: no pyramid and no such head but one 1x1 convolution on the backbone's last map.
     """
 
-    channels: int | None = 256
+    channels: int = 256
     dropout: float = 0.1
     crop: int = 512
     stride: int = 341
@@ -283,19 +283,12 @@ class DenseClipConfig:
         object.__setattr__(self, "classes", tuple(self.classes))
         if not self.classes:
             raise ConfigError("classes are at least one name.")
-        if isinstance(self.backbone, PlainVitBackbone) == self.pyramid:
-            raise ConfigError("A PlainVitBackbone has one map and goes with a head of one layer, head.channels=null; all others have four.")
         if self.language is None:
             return
         if self.backbone.embed != self.language.text.embed:
             raise ConfigError(f"Image and text must embed into one space: {self.backbone.embed} and {self.language.text.embed} dimensions.")
         if not 0 <= self.language.level < len(self.backbone.channels):
             raise ConfigError(f"level is one of the {len(self.backbone.channels)} maps, counted from 0, not {self.language.level}.")
-
-    @property
-    def pyramid(self) -> bool:
-        """Whether there is one between the backbone and the head."""
-        return not isinstance(self.head, SemanticHead) or self.head.channels is not None
 
     @property
     def neck_inputs(self) -> tuple[int, ...]:

