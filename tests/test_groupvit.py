@@ -134,6 +134,15 @@ def test_back_to_transformers(pair: tuple[Model, Any]) -> None:
     assert all(torch.equal(tensor, original[name]) for name, tensor in back.items())
 
 
+def test_a_third_projector_layer_has_no_place_in_transformers_layout() -> None:
+    """Its two places would be written twice, and half of what was learned be lost."""
+    deep = build(projector_layers=3)
+    with pytest.raises(WeightsError, match=r"one place, visual_projection\.3\.weight, for two tensors"):
+        zoo.to_official(deep, "hf")
+    again = Model.from_official(replace(CONFIG, projector_layers=3), zoo.to_official(deep))
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in deep.state_dict().items())
+
+
 # --- configuration ------------------------------------------------------------------------------------------------------------------------
 
 CHANGES: dict[str, Any] = {
@@ -320,6 +329,24 @@ def test_losses_go_down_and_reach_every_parameter() -> None:
     assert totals[-1] < totals[0]
     assert all(part.grad is not None for part in net.parameters())
     assert not torch.equal(net.image_projector.hidden[1].running_mean, torch.zeros(4096))
+
+
+@torch.no_grad()
+def test_one_temperature_for_both_losses() -> None:
+    """Shared, the loss on prompts has the captions' temperature; else one of its own."""
+    texts, pixels = [["a dog", "a photo of a dog."], ["the sea", "art of the sea."]], torch.randn(2, 3, 64, 64)
+    own, shared = build(), build(share_temperature=True)
+    assert own.multi_label_logit_scale is not None
+    assert shared.multi_label_logit_scale is None
+    shared.load_state_dict({name: tensor for name, tensor in own.state_dict().items() if name != "multi_label_logit_scale"})
+    for net in (own, shared):
+        net.logit_scale.fill_(math.log(5))
+    own.multi_label_logit_scale.fill_(math.log(50))
+    apart, together = own.losses(pixels, texts), shared.losses(pixels, texts)
+    torch.testing.assert_close(apart["loss"], together["loss"])
+    assert not torch.allclose(apart["multi_label_loss"], together["multi_label_loss"])
+    own.multi_label_logit_scale.fill_(math.log(5))
+    torch.testing.assert_close(own.losses(pixels, texts), together)
 
 
 def test_losses_of_perfect_and_of_wrong_pairs() -> None:

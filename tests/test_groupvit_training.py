@@ -10,6 +10,7 @@ import sys
 import tarfile
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,32 @@ def test_nltk_comes_first_where_it_has_its_data(monkeypatch: pytest.MonkeyPatch)
     assert tagger()[0] == "pattern"
     with pytest.raises(ConfigError, match=r"nltk\.downloader punkt_tab"):
         tagger("nltk")
+    tagger.cache_clear()
+
+
+def test_nltk_is_asked_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words, then their tags; where its data is not there, which NLTK says so, it is as if it were not installed."""
+    asked: list[Any] = []
+
+    def tagged(words: list[str]) -> list[tuple[str, str]]:
+        asked.append(words)
+        return [(word, "NN" if word == "dog" else "DT") for word in words]
+
+    tagger("pattern")  # TextBlob is built on NLTK, the real one
+    module = SimpleNamespace(word_tokenize=lambda caption: caption.replace(".", " .").split(), pos_tag=tagged)
+    monkeypatch.setitem(sys.modules, "nltk", module)
+    tagger.cache_clear()
+    name, tag = tagger()
+    assert name == "nltk"
+    assert candidates(tag("the dog.")) == ["dog"]
+    assert asked[-1] == ["the", "dog", "."]
+
+    def lacking(_: str) -> list[str]:
+        raise LookupError("Resource punkt_tab not found.")
+
+    module.word_tokenize = lacking
+    tagger.cache_clear()
+    assert tagger()[0] == "pattern"
     tagger.cache_clear()
 
 
@@ -253,6 +280,20 @@ def test_examples_depend_on_their_number_alone(photos: Path, tmp_path: Path) -> 
     assert [a.describe(number)[:3] for number in range(8)] != [a.describe(number)[:3] for number in range(8, 16)], "epochs differ in order"
     assert a.describe(17).endswith(", epoch 2")
     assert {one.texts[0].startswith("the ") for one in first} == {True, False}, "each of a photo's captions has its turn"
+
+
+def test_prompts_of_nouns_or_of_whole_phrases(tmp_path: Path) -> None:
+    """`options.word_type` reaches the examples that the losses see."""
+    root = small_captions.folder(tmp_path / "photos")
+    lines = [f"{number:03d}.png,A black dog sees the small bird now" for number in range(8)]
+    (root / "captions.csv").write_text("\n".join(["image,caption", *lines]) + "\n", encoding="utf-8")
+    for word_type, words in (("noun", {"dog", "sees", "bird"}), ("noun_phrase", {"black dog", "small bird"})):
+        run = Run(recipe(root, tmp_path, options={"word_type": word_type}), log=lambda _: None)
+        examples = [run.example(number) for number in range(8)]
+        prompts = [prompt for one in examples for prompt in one.texts[1:]]
+        assert all(any(word in prompt for word in words) for prompt in prompts)
+        assert any("black dog" in prompt for prompt in prompts) == (word_type == "noun_phrase")
+        assert run.losses(run.collate(examples[:2])).keys() == {"loss", "multi_label_loss"}
 
 
 def test_shards_train_like_a_folder_and_need_no_tagger_without_prompts(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import small_clipseg
+from command_line import Cli
 from promptseg import models, zoo
 from promptseg.devices import cache_folder
 from promptseg.errors import ConfigError, UnknownModel, UnsafeFile, WeightsError, WeightsNotFound
@@ -131,6 +132,20 @@ def test_a_folder_keeps_its_own_configuration(tmp_path: Path) -> None:
     package = models.family("clipseg")
     zoo.save_folder(package.Model(config), tmp_path, NAME)
     assert zoo.load(tmp_path)[1].config.reduce_dim == 4
+
+
+def test_weights_that_were_trained_here_have_neither_the_cards_licence_nor_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converted = zoo.card_of(zoo.save_folder(small_clipseg.model(), tmp_path / "converted", NAME))
+    assert (converted.weights_license, converted.metrics) == (zoo.card(NAME).weights_license, zoo.card(NAME).metrics)
+    folder = zoo.save_folder(small_clipseg.model(), tmp_path / "own", NAME, trained="clipseg/mine")
+    for card in (zoo.card_of(folder), zoo.load(folder)[1]):
+        assert not card.metrics
+        assert card.weights_license.startswith("trained here (clipseg/mine)")
+        assert card.code_license == zoo.card(NAME).code_license
+    _, said, _ = Cli(monkeypatch, capsys)("info", str(folder))
+    assert "weights       trained here (clipseg/mine)" in said
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027])

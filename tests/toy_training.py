@@ -105,7 +105,7 @@ def toy_recipe(output: Path | str, **changes: Any) -> Recipe:
     return Recipe(output=str(output), **values)
 
 
-def save_bare(model: nn.Module, folder: Path, card: str) -> Path:
+def save_bare(model: nn.Module, folder: Path, card: str, *, trained: str | None = None) -> Path:
     """The toy network has no family; its weights are kept as a bare file."""
     folder.mkdir(exist_ok=True)
     torch.save(model.state_dict(), folder / WEIGHTS)

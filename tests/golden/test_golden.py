@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import check
 import pytest
 import torch
 from cases import Case, Check, NotYetError, compare, compare_value, index_of
+from runners_groupvit import network
 
+from promptseg import zoo
+from promptseg.models.groupvit import GroupVitOptions, naming
 from promptseg.nn.attention import Attention
+from promptseg.segmenter import Segmenter
 
 HERE = Path(__file__).parent
 CASES = check.find(sorted(folder for folder in HERE.iterdir() if folder.is_dir() and not folder.name.startswith("_")))
@@ -27,6 +33,27 @@ FULL_SIZE = {"denseclip/seg_pipeline"}  # all cases of the kind are of full-size
 
 def test_every_kind_with_a_runner_has_a_case_here() -> None:
     assert {case.kind for case in CASES} == set(check.RUNNERS) - NEEDS_DOWNLOAD - FULL_SIZE
+
+
+def test_the_segmenter_scores_as_the_reference_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GroupViT's sliding windows asked for as a user does, its prompts and threshold, too; the case enlarges the map beyond the photo."""
+    case = Case(HERE / "groupvit" / "tiny_seg_slide.json")
+    args, net = case.args, network(case)
+    test, asked, answer = args["test_cfg"], list[Any](), net.to_semantic
+    monkeypatch.setattr(net, "to_semantic", lambda *given: (asked.extend(given), answer(*given))[1])
+    card = replace(zoo.card("groupvit-gcc-yfcc"), config=net.config, preprocess=net.config.preprocess, templates=tuple(args["templates"]))
+    options = GroupVitOptions(size=min(args["image"].shape[:2]), crop=test["crop_size"][0], stride=test["stride"][0])
+    ask = Segmenter(net, card, device="cpu", precision="float32")
+    ask.semantic(args["image"], args["class_names"][1:], background=test["bg_thresh"], options=options)
+    seen, synonyms, threshold = asked
+    scores = torch.zeros(1, len(args["class_names"]), *seen.content)
+    for index, one in naming.score_maps(seen, synonyms, threshold):
+        scores[0, index + 1] = one
+    labels, _ = naming.semantic(replace(seen, size=tuple(args["original_size"])), synonyms, threshold)
+    checks = {found.name: found for found in case.compare({"scores": scores, "prediction": labels + 1})}
+    assert checks["scores"].passed
+    assert checks["prediction"].passed
+    assert bool((scores[0, 1:].amax((1, 2)) > 0).all())
 
 
 def test_a_flipped_sign_in_attention_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

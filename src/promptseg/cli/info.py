@@ -55,9 +55,14 @@ def _card(card: Card) -> Iterator[tuple[str, str]]:
 
 def _file(path: Path) -> Iterator[tuple[str, str]]:
     from .. import zoo
+    from ..zoo.checkpoints import is_folder
 
     tensors = zoo.read_weights(path)
     yield "file", str(path)
+    if is_folder(path):
+        card = zoo.card_of(path)
+        yield "name", card.name
+        yield "weights", card.weights_license
     yield "tensors", str(len(tensors))
     yield "numbers", f"{sum(tensor.numel() for tensor in tensors.values()) / 1e6:.2f} million"
     yield "types", ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))

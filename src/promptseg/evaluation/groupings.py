@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..contracts import Size, Task, View, probability
+from ..contracts import Size, View, probability
 from ..data.samples import LabelSample, PhotoSet
 from ..data.vocabularies import templates
 from ..data.whole_maps import voc21
@@ -82,7 +82,6 @@ class VocGroupings(LabelMaps):
     TITLE: ClassVar[str] = "Pascal VOC, label maps by CLIP's patches: one by one, k-means, mean-shift, spectral (GroupViT's comparison)"
     DATA: ClassVar[str] = "VOCdevkit/VOC2012: JPEGImages, SegmentationClass, ImageSets/Segmentation; a model that holds CLIP's transformer"
     ABSENT: ClassVar[AbsentRule] = "skip"
-    TASK: ClassVar[Task] = "masks"
 
     groupings: tuple[Grouping, ...] = ALL
     clusters: int = 8

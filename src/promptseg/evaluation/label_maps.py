@@ -75,7 +75,8 @@ class LabelMaps(Protocol):
 class BackgroundMaps(LabelMaps):
     """Every class but the background is asked by its name; a pixel that the model leaves unlabelled is background, class 0.
 
-    ``background``: the threshold, as `Segmenter.semantic` takes it.
+    ``background``: the threshold, as `Segmenter.semantic` takes it. A model that learned these very classes, background among them, is
+    asked for all of them and needs none.
     """
 
     ABSENT: ClassVar[AbsentRule] = "skip"
@@ -87,6 +88,8 @@ class BackgroundMaps(LabelMaps):
         probability("background", self.background)
 
     def answer(self, segmenter: Segmenter, image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.integer[Any]]:
+        if tuple(getattr(segmenter.model, "classes", ())) == tuple(classes):
+            return segmenter.semantic(image, classes, background=BACKGROUND).labels.clip(0)
         return segmenter.semantic(image, classes[1:], background=self.background).labels.astype(np.int32) + 1  # -1 becomes 0
 
     def published(self) -> Mapping[str, Figures]:

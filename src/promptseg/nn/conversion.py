@@ -124,7 +124,8 @@ def to_official(rules: Sequence[Rule], ours: StateDict, *, partial: bool = False
     Tensors that a `Drop` rule names without saying what they repeat cannot come back. ``partial``: leave out what the rules do not name.
 
     Raises:
-        WeightsError: a tensor of ours has no rule in this layout (a network whose configuration was never published).
+        WeightsError: a tensor of ours has no rule in this layout, or two have the same name (a network whose configuration was never
+            published).
     """
     result: dict[str, Tensor] = {}
     homeless = [name for name in ours if not _official_names(rules, name) and not isinstance(_rule_for(rules, name), Absent)]
@@ -132,6 +133,8 @@ def to_official(rules: Sequence[Rule], ours: StateDict, *, partial: bool = False
         raise WeightsError(f"This layout has no names for {_list(homeless)}. Save in our own folder format instead.", unexpected=homeless)
     for name, tensor in ours.items():
         if parts := _official_names(rules, name):
+            if taken := [part for part in parts if part in result]:
+                raise WeightsError(f"This layout has one place, {_list(taken)}, for two tensors. Save in our own folder format instead.")
             result.update(zip(parts, _take_apart(_rule_for(rules, name), tensor, len(parts)), strict=True))
     for drop in rules:
         if isinstance(drop, Drop) and drop.same_as is not None:

@@ -226,7 +226,7 @@ class Training:
     def _keep(self, folder: Path) -> None:
         model = self.processes.unsharded(self.run.model)
         if self.processes.main:
-            save_folder(self.run.finished(model), folder, self.recipe.card)
+            save_folder(self.run.finished(model), folder, self.recipe.card, trained=self.recipe.name)
         self.processes.wait()
 
 

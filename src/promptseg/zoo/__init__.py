@@ -4,7 +4,7 @@ cards(), card(name), config(name)              what there is
 weights(name), here(name), size_on_disk(name), pull(name)        where the weights are, and getting them
 load(name_or_path, card=None)                  a network and its card
 from_official(card, *state_dicts), to_official(model, layout)    published tensor names, both ways, strictly
-convert(files, card, output), save_folder, load_folder           our folder format
+convert(files, card, output), save_folder, load_folder, card_of  our folder format
 read_weights(path)                             any weight file as names and tensors, without running anything of it
 verify(name), can_verify(name)                 are these the published weights? is anything published to tell it by?
 """
@@ -12,7 +12,7 @@ verify(name), can_verify(name)                 are these the published weights? 
 from __future__ import annotations
 
 from .catalogue import card, cards, config
-from .checkpoints import convert, from_official, load_files, load_folder, save_folder, to_official
+from .checkpoints import card_of, convert, from_official, load_files, load_folder, save_folder, to_official
 from .hub import pull
 from .locations import here, how_to_get, load, own_folder, size_on_disk, weights
 from .reading import read_weights
@@ -23,6 +23,7 @@ __all__ = [
     "Verification",
     "can_verify",
     "card",
+    "card_of",
     "cards",
     "config",
     "convert",

@@ -62,16 +62,18 @@ def to_official(model: nn.Module, layout: Literal["official", "hf"] | str = "off
     return convert(layouts[layout], model.state_dict(), partial=layout in parts)
 
 
-def save_folder(model: nn.Module, folder: str | PathLike[str], card: str) -> Path:
+def save_folder(model: nn.Module, folder: str | PathLike[str], card: str, *, trained: str | None = None) -> Path:
     """Write a network in our format, which is the Hugging Face Hub's: ``config.json`` and ``model.safetensors``.
 
-    The weights file appears last and whole: an interrupted call leaves no folder that looks complete.
+    ``trained``: by which run, where the weights are not the card's but of a training of one's own. The weights file appears last and whole:
+    an interrupted call leaves no folder that looks complete.
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"format": FORMAT, "version": 1, "family": _family_of(model), "card": card, "config": to_plain(model.config)}
+    about |= {"trained": trained} if trained else {}
     (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
     if save_beside := getattr(model, "save_beside", None):
@@ -84,8 +86,28 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str) -> Pat
     return folder
 
 
+def card_of(folder: str | PathLike[str]) -> Card:
+    """The card of a folder that `save_folder` wrote, with the folder's configuration and preprocessing; its weights are not read.
+
+    Of weights that were trained here the card's licence and figures say nothing and are left out.
+
+    Raises:
+        WeightsNotFound, ConfigError: as `load_folder`.
+    """
+    folder = Path(folder)
+    about = _about(folder)
+    entry = find_card(str(about["card"]))
+    config = from_plain(type(entry.config), about["config"], f"{folder / CONFIG_FILE}: config")
+    shown = getattr(config, "preprocess", entry.preprocess)  # a backbone may have been trained on other colours than the card's
+    entry = replace(entry, config=config, preprocess=shown)
+    if trained := about.get("trained"):
+        terms = f"trained here ({trained}): the terms of its data, and of the weights that it started from"
+        entry = replace(entry, weights_license=terms, metrics={})
+    return entry
+
+
 def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
-    """A network that `save_folder` wrote and its card, whose configuration and preprocessing are the folder's.
+    """A network that `save_folder` wrote and its card, see `card_of`.
 
     Raises:
         WeightsNotFound: a file is missing.
@@ -95,21 +117,18 @@ def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
     from ..nn.conversion import load
 
     folder = Path(folder)
-    about = _about(folder)
-    entry = find_card(str(about["card"]))
-    config = from_plain(type(entry.config), about["config"], f"{folder / CONFIG_FILE}: config")
+    entry = card_of(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise WeightsNotFound(f"The folder {folder} has no {WEIGHTS_FILE}; convert or pull the model again.")
     package = family(entry.family)
     tensors = getattr(package, "unpack", dict)(read_weights(folder / WEIGHTS_FILE))
     model: nn.Module
     if hasattr(package.Model, "from_own"):
-        model = package.Model.from_own(config, tensors)
+        model = package.Model.from_own(entry.config, tensors)
     else:
-        model = package.Model(config)
+        model = package.Model(entry.config)
         load(model, tensors)
-    shown = getattr(config, "preprocess", entry.preprocess)  # a backbone may have been trained on other colours than the card's
-    return _accompanied(model, folder).eval(), replace(entry, config=config, preprocess=shown)
+    return _accompanied(model, folder).eval(), entry
 
 
 def is_folder(path: Path) -> bool:

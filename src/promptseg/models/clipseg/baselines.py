@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import PromptError
-from ...nn.attention import AttentionMask, GeluMlp, PreNormBlock, ReluMlp
+from ...nn.attention import AttentionMask, ReluMlp
 from ...nn.clip import ImageTokens
+from ...nn.vit import VisionTransformer
 from .config import ClipDeconvConfig, VitConfig
 from .decoder import FilmDecoder, PlainHead
-
-VIT_EPS = 1e-6  # of timm's layer norms
 
 
 class DeconvDecoder(FilmDecoder):
@@ -43,7 +41,7 @@ class DeconvDecoder(FilmDecoder):
         return result
 
 
-class VitTower(nn.Module):
+class VitTower(VisionTransformer):
     """timm's vision transformer (Dosovitskiy et al. 2021), asked as CLIP's `ImageTower` is; images of any size are seen at its own.
 
     Its head is a random projection into the space of conditions that is never trained, so an image condition means what a checkpoint's
@@ -51,14 +49,9 @@ class VitTower(nn.Module):
     """
 
     def __init__(self, config: VitConfig) -> None:
-        super().__init__()
-        self.config = config
         side = config.size // config.patch
-        self.patches = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.position_table = nn.Parameter(torch.randn(1, 1 + side**2, config.width) * 0.02)
-        self.layers = nn.ModuleList(PreNormBlock(config.width, config.heads, GeluMlp, VIT_EPS) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width, VIT_EPS)
+        super().__init__(width=config.width, layers=config.layers, heads=config.heads, patch=config.patch, grid=side)
+        self.config = config
         self.head = nn.Linear(config.width, config.embed)
 
     def forward(
@@ -82,12 +75,11 @@ class VitTower(nn.Module):
         if mask is not None or weights:
             raise PromptError("ViTSeg restricts no attention and keeps none of it. Use a technique that draws, such as outline.")
         side = self.config.size
-        x = self.patches(F.interpolate(pixels, (side, side), mode="nearest")).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1) + self.position_table
+        x, grid = self.tokens(F.interpolate(pixels, (side, side), mode="nearest"))
         seen: dict[int, Tensor] = {}
         last = len(self.layers) - 1 if embed else max(taps, default=-1)
         for index, layer in enumerate(self.layers[: last + 1]):
             x = layer(x)
             seen |= {index: x} if index in taps else {}
         embedding = self.head(self.norm(x[:, 0])) if embed else None
-        return ImageTokens(embedding, (side // self.config.patch,) * 2, seen, {})
+        return ImageTokens(embedding, grid, seen, {})

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from ...contracts import Drop, Rename, Rule
 from ...nn.clip_keys import hf_blocks, hf_image, hf_text, openai_image, openai_text
+from ...nn.vit_keys import timm_vit
 
 _DEAD_REDUCE = Drop("reduce.{rest}", reason="defined by the base class, never used by CLIPSeg's published forward pass")
 
@@ -44,18 +45,7 @@ DECODER: tuple[Rule, ...] = (
 )
 
 # timm's vision transformer, the image tower of ViTSeg.
-VIT: tuple[Rule, ...] = (
-    Rename("model.cls_token", "image.class_token"),
-    Rename("model.pos_embed", "image.position_table"),
-    Rename("model.patch_embed.proj.{rest}", "image.patches.{rest}"),
-    Rename("model.blocks.{i}.norm{j}.{rest}", "image.layers.{i}.norm{j}.{rest}"),
-    Rename("model.blocks.{i}.attn.qkv.{rest}", "image.layers.{i}.attn.qkv.{rest}"),
-    Rename("model.blocks.{i}.attn.proj.{rest}", "image.layers.{i}.attn.out.{rest}"),
-    Rename("model.blocks.{i}.mlp.fc1.{rest}", "image.layers.{i}.mlp.up.{rest}"),
-    Rename("model.blocks.{i}.mlp.fc2.{rest}", "image.layers.{i}.mlp.down.{rest}"),
-    Rename("model.norm.{rest}", "image.norm.{rest}"),
-    Rename("model.head.{rest}", "image.head.{rest}"),
-)
+VIT: tuple[Rule, ...] = (*timm_vit("model.", "image."), Rename("model.head.{rest}", "image.head.{rest}"))
 
 CLIP_FILE: tuple[Rule, ...] = (
     *openai_image("visual."),

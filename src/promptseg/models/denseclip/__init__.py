@@ -12,6 +12,8 @@ from .detection.cards import CARDS as DETECTOR_CARDS
 from .detection.recipes import RECIPES as DETECTOR_RECIPES
 from .keys import LAYOUTS
 from .recipes import RECIPES as SEGMENTER_RECIPES
+from .transfer import CARDS as TRANSFER_CARDS
+from .transfer import RECIPES as TRANSFER_RECIPES
 
 if TYPE_CHECKING:
     from .network import Model  # or, for the configuration of one, a `detection.network.Detector`
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CARDS", "LAYOUTS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
 
-CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS)
-RECIPES = {**SEGMENTER_RECIPES, **DETECTOR_RECIPES}
+CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS, *TRANSFER_CARDS)
+RECIPES = {**SEGMENTER_RECIPES, **DETECTOR_RECIPES, **TRANSFER_RECIPES}
 
 _HOME = {"Model": ("choosing", "Model"), "Run": ("running", "Run")}
 

@@ -127,6 +127,36 @@ class LiteBackbone:
         return tap_widths(self.variant)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainVitBackbone:
+    """A vision transformer that CLIP did not train (ViT-S of DeiT, DINO and MoCo): one map of its last patches, no embedding.
+
+    A 1x1 convolution classifies them; there is no pyramid, and of the head only the windows count. ``grid``: side of the square of learned
+    positions, in patches; 14 for the usual 224 pixels.
+    """
+
+    width: int = 384
+    layers: int = 12
+    heads: int = 6
+    patch: int = 16
+    grid: int = 14
+    kind: Literal["plain_vit"] = "plain_vit"
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"The backbone's width ({self.width}) must be a multiple of its heads ({self.heads}).")
+
+    @property
+    def embed(self) -> int | None:
+        """Dimensions of the embeddings: there are none."""
+        return None
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the one level."""
+        return (self.width,)
+
+
 # --- language ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +273,7 @@ class DenseClipConfig:
     """
 
     classes: tuple[str, ...]
-    backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone
+    backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone | PlainVitBackbone
     language: LanguageConfig | None = None
     neck: PyramidConfig = field(default_factory=PyramidConfig)
     head: SemanticHead | RetinaHead | MaskHead = field(default_factory=SemanticHead)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ...nn.clip_resnet import ClipResNet, ImageMaps
 from ...nn.fpn import FeaturePyramid
-from .config import DenseClipConfig, ImageNetBackbone, LiteBackbone, ResNetBackbone, VitBackbone
+from .config import DenseClipConfig, ImageNetBackbone, LiteBackbone, PlainVitBackbone, ResNetBackbone, VitBackbone
 from .context import ContextDecoder, score_map, visual_context
 from .imagenet import ImageNetEncoder, LiteEncoder
+from .plain_vit import PlainVitEncoder
 from .text import ContextTextTower, class_tokens
 from .vit import DenseVit
 
@@ -60,7 +61,9 @@ class DenseClip(nn.Module):
                 self.gamma = nn.Parameter(torch.full((embed,), GAMMA))
                 self.context_decoder = ContextDecoder(embed, language.decoder)
         neck = config.neck
-        self.neck = FeaturePyramid(config.neck_inputs, neck.channels, start=neck.start, outputs=neck.outputs, extra=neck.extra)
+        self.neck: FeaturePyramid | None = None
+        if not isinstance(backbone, PlainVitBackbone):
+            self.neck = FeaturePyramid(config.neck_inputs, neck.channels, start=neck.start, outputs=neck.outputs, extra=neck.extra)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,11 +112,12 @@ class DenseClip(nn.Module):
             assert scores is not None
             given = scores / language.tau if language.divided else scores
             maps[language.level] = torch.cat([maps[language.level], given], dim=1)
-        levels: tuple[Tensor, ...] = self.neck(maps)
-        return levels
+        return tuple(maps) if self.neck is None else tuple(self.neck(maps))
 
 
-def _encoder(backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone) -> nn.Module:
+def _encoder(backbone: ResNetBackbone | VitBackbone | ImageNetBackbone | LiteBackbone | PlainVitBackbone) -> nn.Module:
+    if isinstance(backbone, PlainVitBackbone):
+        return PlainVitEncoder(backbone)
     if isinstance(backbone, ImageNetBackbone):
         return ImageNetEncoder(backbone)
     if isinstance(backbone, LiteBackbone):

@@ -25,10 +25,11 @@ from ...nn.clip_resnet import ImageMaps
 from ...nn.conversion import built
 from ...prompts import Prompt, Text
 from . import windows
-from .config import DenseClipConfig, DenseClipOptions, SemanticHead
+from .config import DenseClipConfig, DenseClipOptions, PlainVitBackbone, SemanticHead
 from .core import DenseClip
 from .head import FpnHead
 from .keys import LAYOUTS
+from .plain_vit import PlainHead
 
 MULTIPLE = 32  # sides of tiles: the coarsest level's stride
 
@@ -41,7 +42,9 @@ class Model(DenseClip):
         if not isinstance(config.head, SemanticHead):
             raise ConfigError(f"This network segments; its head is a SemanticHead, not a {type(config.head).__name__}.")
         self.looks = config.head
-        self.head = FpnHead(config.neck.channels, len(config.classes), config.head)
+        classes = len(config.classes)
+        plain = isinstance(config.backbone, PlainVitBackbone)
+        self.head = PlainHead(config.backbone.channels[0], classes) if plain else FpnHead(config.neck.channels, classes, config.head)
 
     @classmethod
     def from_official(cls, config: DenseClipConfig, *state_dicts: Mapping[str, Tensor]) -> Model:

