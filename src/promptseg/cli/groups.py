@@ -9,10 +9,12 @@ import typer
 
 from ..contracts import MAX_PIXELS
 from .options import Device, MaxPixels, Precision, listed, ready
+from .outputs import OutputFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ..concepts import Fired
     from ..errors import ImageError
     from ..segmenter import Segmenter
 
@@ -68,30 +70,37 @@ def groups(
     if photos.prompts:
         raise typer.BadParameter(f"{photos.prompts[0]!r} is no photo, folder or glob; groups are found before anything is named.")
 
+    from ..concepts import fired_most
     from ..visualisation import MODES
 
     modes = listed(vis, MODES, "mode") if vis is not None else []
     segmenter = ready(model, "groups", device=device, precision=precision, max_pixels=max_pixels)
+    folders = OutputFolder(output, {"command": "groups"})
     failures: list[str] = []
 
     def failed(photo: Path, error: ImageError) -> None:
-        failures.append(f"{photo}: {error}")
+        failures.append(str(error) if str(photo) in str(error) else f"{photo}: {error}")
 
-    if modes:
-        _drawn(segmenter, photos.photos, modes, classes or [], background, output, failed)
-    elif token is None:
-        _each(segmenter, photos.photos, stage, output, failed)
-    else:
-        _sheet(segmenter, photos.photos, token, stage or 1, count, output, failed)
-    for failure in failures:
-        typer.echo(f"promptseg: {failure}", err=True)
+    try:
+        if modes:
+            _drawn(segmenter, photos.photos, modes, classes or [], background, folders, failed)
+        elif token is None:
+            _each(segmenter, photos.photos, stage, folders, failed)
+        else:
+            fired = fired_most(segmenter, photos.photos, token, stage=stage or 1, count=count, failed=failed)
+            if len(failures) < len(photos.photos):
+                _sheet(fired, output / f"stage-{stage or 1}-group-{token}.png")
+    finally:
+        for failure in failures:
+            typer.echo(f"promptseg: {failure}", err=True)
     if failures:
         raise typer.Exit(INCOMPLETE)
 
 
-def _each(segmenter: Segmenter, photos: tuple[Path, ...], stage: int | None, output: Path, failed: Failed) -> None:
+def _each(segmenter: Segmenter, photos: tuple[Path, ...], stage: int | None, folders: OutputFolder, failed: Failed) -> None:
     """OUTPUT/PHOTO/stage-1.png (the photo with its groups in colours) and stage-1-labels.png (indices, palette), one pair per stage."""
     from ..errors import ConfigError, ImageError
+    from ..masks import png
 
     for photo in photos:
         try:
@@ -101,12 +110,9 @@ def _each(segmenter: Segmenter, photos: tuple[Path, ...], stage: int | None, out
             continue
         if stage is not None and stage > len(stages):
             raise ConfigError(f"stage is 1 to {len(stages)} for this model, not {stage}.")
-        folder = output / photo.stem
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, found in enumerate(stages, 1):
-            if stage in (None, number):
-                found.overlay(legend=False).save(folder / f"stage-{number}.png")
-                (folder / f"stage-{number}-labels.png").write_bytes(found.to_png())
+        shown = {number: found for number, found in enumerate(stages, 1) if stage in (None, number)}
+        pictures = {f"stage-{number}": png(found.overlay(legend=False)) for number, found in shown.items()}
+        folder = _written(folders, photo, pictures | {f"stage-{number}-labels": found.to_png() for number, found in shown.items()})
         counts = ", ".join(f"stage {number}: {int((found.areas > 0).sum())} groups" for number, found in enumerate(stages, 1))
         typer.echo(f"{photo}: {counts} -> {folder}")
 
@@ -117,11 +123,12 @@ def _drawn(
     modes: list[str],
     classes: list[str],
     background: float | None,
-    output: Path,
+    folders: OutputFolder,
     failed: Failed,
 ) -> None:
     """OUTPUT/PHOTO/MODE.png; of all_groups one per stage."""
     from ..errors import ImageError
+    from ..masks import png
     from ..visualisation import visualise
 
     for photo in photos:
@@ -130,22 +137,27 @@ def _drawn(
         except ImageError as error:
             failed(photo, error)
             continue
-        folder = output / photo.stem
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in pictures.items():
-            picture.save(folder / f"{name}.png")
+        folder = _written(folders, photo, {name: png(picture) for name, picture in pictures.items()})
         typer.echo(f"{photo}: {', '.join(pictures)} -> {folder}")
 
 
-def _sheet(segmenter: Segmenter, photos: tuple[Path, ...], token: int, stage: int, count: int, output: Path, failed: Failed) -> None:
-    """OUTPUT/stage-1-group-36.png, and a line for each photo on it."""
-    from ..concepts import fired_most, sheet
+def _written(folders: OutputFolder, photo: Path, pictures: Mapping[str, bytes]) -> Path:
+    """PNGs by name, in the photo's own folder."""
 
-    found = fired_most(segmenter, photos, token, stage=stage, count=count, failed=failed)
-    picture = sheet(found)
-    output.mkdir(parents=True, exist_ok=True)
-    place = output / f"stage-{stage}-group-{token}.png"
+    def save(draft: Path) -> None:
+        for name, picture in pictures.items():
+            (draft / f"{name}.png").write_bytes(picture)
+
+    return folders.write(photo, [], save)
+
+
+def _sheet(fired: Sequence[Fired], place: Path) -> None:
+    """The sheet, and a line for each photo on it."""
+    from ..concepts import sheet
+
+    picture = sheet(fired)
+    place.parent.mkdir(parents=True, exist_ok=True)
     picture.save(place)
-    for one in found:
+    for one in fired:
         typer.echo(f"{one.photo}: share {one.score:.2f}, {one.area:.1%} of the photo")
     typer.echo(f"-> {place}")
