@@ -105,7 +105,7 @@ class Model(nn.Module):
 
     def views(self, size: Size, options: Options) -> tuple[View, ...]:
         """See `windows.views`."""
-        return windows(size, options, self.config.preprocess)
+        return windows(size, options, self.config.preprocess, self.config.image.patch)
 
     def merge(self, predictions: Sequence[GroupLogits], views: Sequence[View], size: Size) -> Seen:
         """All windows as they are: what is averaged depends on what is asked."""
@@ -137,7 +137,7 @@ class Model(nn.Module):
 
     def group_views(self, size: Size) -> tuple[View, ...]:
         """The whole photo in one view (published visualisation)."""
-        return windows(size, GroupVitOptions(mode="whole"), self.config.preprocess)
+        return self.views(size, GroupVitOptions(mode="whole"))
 
     def to_groups(self, image: GroupImage, size: Size) -> list[tuple[NDArray[np.int16], NDArray[np.float32]]]:
         """See `naming.groups`."""
