@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from ..contracts import MAX_PIXELS
-from .options import Device, MaxPixels, Precision, listed, ready
+from .options import Device, MaxPixels, Mode, Precision, Vocabulary, listed, of_family, ready, synonyms, vocabulary
 from .outputs import OutputFolder
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ EPILOG = """[bold]Examples[/bold]
     promptseg groups photos/ --token 36
 
     promptseg groups photo.jpg --vis final_group,input_pred_label -c dog -c grass
+
+    promptseg groups photo.jpg --vis input_pred_label --vocabulary context60-groupvit --background 0.35 --mode whole
 
 Exit code 3: some photos could not be read; the others are done."""
 
@@ -48,9 +50,11 @@ def groups(
         ),
     ] = None,
     classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, for the modes that name. Repeatable.")] = None,
+    listing: Vocabulary = None,
     background: Annotated[
         float | None, typer.Option(min=0, max=1, help="Of these classes: pixels up to this probability stay unlabelled.")
     ] = None,
+    mode: Mode = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Only this stage; of a token the default is the first.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photos on the sheet.")] = 12,
     model: Annotated[str, typer.Option("--model", "-m", help="A model with groups, or a checkpoint folder.")] = "groupvit-gcc-yfcc",
@@ -64,7 +68,7 @@ def groups(
 
     if vis is not None and (token is not None or stage is not None):
         raise typer.BadParameter("--vis draws every photo by itself: leave --token and --stage away; its modes name the stages.")
-    if vis is None and (classes or background is not None):
+    if vis is None and (classes or (listing, background, mode) != (None, None, None)):
         raise typer.BadParameter("Classes are named in the modes of --vis only, such as --vis input_pred_label; or see promptseg semantic.")
     photos = sort_arguments(arguments, output=output, need_prompt=False)
     if photos.prompts:
@@ -74,6 +78,7 @@ def groups(
     from ..visualisation import MODES
 
     modes = listed(vis, MODES, "mode") if vis is not None else []
+    named = synonyms([*vocabulary(listing), *(classes or ())])
     segmenter = ready(model, "groups", device=device, precision=precision, max_pixels=max_pixels)
     folders = OutputFolder(output, {"command": "groups"})
     failures: list[str] = []
@@ -83,7 +88,8 @@ def groups(
 
     try:
         if modes:
-            _drawn(segmenter, photos.photos, modes, classes or [], background, folders, failed)
+            asked = {"classes": named, "background": background, "options": of_family(segmenter, None, mode=mode)}
+            _drawn(segmenter, photos.photos, modes, asked, folders, failed)
         elif token is None:
             _each(segmenter, photos.photos, stage, folders, failed)
         else:
@@ -118,22 +124,16 @@ def _each(segmenter: Segmenter, photos: tuple[Path, ...], stage: int | None, fol
 
 
 def _drawn(
-    segmenter: Segmenter,
-    photos: tuple[Path, ...],
-    modes: list[str],
-    classes: list[str],
-    background: float | None,
-    folders: OutputFolder,
-    failed: Failed,
+    segmenter: Segmenter, photos: tuple[Path, ...], modes: list[str], asked: dict[str, Any], folders: OutputFolder, failed: Failed
 ) -> None:
-    """OUTPUT/PHOTO/MODE.png; of all_groups one per stage."""
+    """OUTPUT/PHOTO/MODE.png; of all_groups one per stage. ``asked``: the rest of what `visualise` is told."""
     from ..errors import ImageError
     from ..masks import png
     from ..visualisation import visualise
 
     for photo in photos:
         try:
-            pictures = visualise(segmenter, photo, modes, classes, background=background)
+            pictures = visualise(segmenter, photo, modes, **asked)
         except ImageError as error:
             failed(photo, error)
             continue

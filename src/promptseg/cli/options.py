@@ -12,7 +12,7 @@ import typer
 
 from ..contracts import MAX_PIXELS, Options, Task
 from ..devices import PRECISIONS
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError, DataError, PromptError, nearest
 
 if TYPE_CHECKING:
     from ..prompts import Prompt
@@ -23,16 +23,19 @@ __all__ = [
     "Device",
     "Formats",
     "MaxPixels",
+    "Mode",
     "Model",
     "Output",
     "Overwrite",
     "Precision",
     "Threshold",
     "Tile",
+    "Vocabulary",
     "listed",
     "of_family",
     "ready",
     "synonyms",
+    "vocabulary",
 ]
 
 
@@ -54,6 +57,17 @@ Threshold = Annotated[
 ]
 Tile = Annotated[
     int | None, typer.Option(help="Show large photos in overlapping windows of so many pixels: finds smaller things, takes longer.")
+]
+Mode = Annotated[
+    str | None, typer.Option(help="CAT-Seg, GroupViT: slide (windows over the photo, as published) or whole (one look, faster).")
+]
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(
+        "--vocabulary",
+        metavar="NAME|FILE",
+        help="Classes of a published list, such as ade150 or coco-stuff171, or of a text file, one per line. They come first.",
+    ),
 ]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse larger photos, before they are decoded.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Segment again what an earlier run has done.")]
@@ -78,6 +92,32 @@ def synonyms(names: Sequence[str]) -> list[str | list[str]]:
     """``["road", "car, automobile"]`` -> ``["road", ["car", "automobile"]]``: names joined by commas are one class."""
     split = [[word.strip() for word in name.split(",") if word.strip()] for name in names]
     return [words if len(words) > 1 else name for name, words in zip(names, split, strict=True)]
+
+
+def vocabulary(given: str | None) -> list[str]:
+    """Classes, the synonyms of one joined by commas: a list that ships, by its name, or a text file with one class per line; None: none.
+
+    The entry "background" of a published list is left out: it stands for what is none of the classes.
+
+    Raises:
+        DataError: it is neither, or the file cannot be read.
+        PromptError: the file holds no class.
+    """
+    from ..data.samples import read_lines
+    from ..data.vocabularies import available
+    from ..data.vocabularies import synonyms as published
+
+    if given is None:
+        return []
+    known = available()
+    if given in known:
+        return [", ".join(words) for words in published(given) if words != ("background",)]
+    if not Path(given).is_file():
+        raise DataError(f"{given!r} is no text file and no vocabulary that ships.{nearest(given, known)} There are {', '.join(known)}.")
+    found = read_lines(Path(given), "A vocabulary is a text file in UTF-8 with one class per line.")
+    if not found:
+        raise PromptError(f"{given} holds no class. Write one per line, its synonyms joined by commas.")
+    return found
 
 
 def ready(model: str, task: Task, prompts: Sequence[Prompt] = (), *, device: str, precision: str, max_pixels: int) -> Segmenter:

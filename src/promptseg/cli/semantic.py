@@ -9,8 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..contracts import probability
-from ..errors import DataError, PromptError, nearest
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed, of_family, ready, synonyms
+from .options import (
+    MAX_PIXELS,
+    Device,
+    Formats,
+    MaxPixels,
+    Mode,
+    Model,
+    Output,
+    Overwrite,
+    Precision,
+    Tile,
+    Vocabulary,
+    listed,
+    of_family,
+    ready,
+    synonyms,
+    vocabulary,
+)
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -40,14 +56,7 @@ def semantic(
         ),
     ],
     classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, even if a file has that name. Repeatable.")] = None,
-    listing: Annotated[
-        str | None,
-        typer.Option(
-            "--vocabulary",
-            metavar="NAME|FILE",
-            help="Classes of a published list, such as ade150 or coco-stuff171, or of a text file, one per line. They come first.",
-        ),
-    ] = None,
+    listing: Vocabulary = None,
     background: Annotated[
         str | None,
         typer.Option(
@@ -59,9 +68,7 @@ def semantic(
     output: Output = Path("maps"),
     formats: Formats = "overlay,png",
     tile: Tile = None,
-    mode: Annotated[
-        str | None, typer.Option(help="CAT-Seg, GroupViT: slide (windows over the photo, as published) or whole (one look, faster).")
-    ] = None,
+    mode: Mode = None,
     max_classes: Annotated[
         int | None, typer.Option(help="CAT-Seg: refine only so many classes, those most like some place of the photo; approximate.")
     ] = None,
@@ -82,7 +89,7 @@ def semantic(
 
     given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
-    asked = [*(_vocabulary(listing) if listing is not None else ()), *given.prompts]
+    asked = [*vocabulary(listing), *given.prompts]
     request: dict[str, Any] = {"command": "semantic", "classes": asked, "background": background, "model": model_stamp(model)}
     own = {"mode": mode, "max_classes": max_classes, "truncate": truncate or None, "synonyms": merging}
     request |= {"formats": wanted, "tile": tile, **own}
@@ -98,28 +105,6 @@ def semantic(
         return found, _rows(found, nothing if isinstance(nothing, list) else ())
 
     run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)
-
-
-def _vocabulary(given: str) -> list[str]:
-    """Classes, the synonyms of one joined by commas: a list that ships, by its name, or a text file with one class per line.
-
-    Raises:
-        DataError: it is neither, or the file cannot be read.
-        PromptError: the file holds no class.
-    """
-    from ..data.samples import read_lines
-    from ..data.vocabularies import available
-    from ..data.vocabularies import synonyms as published
-
-    known = available()
-    if given in known:
-        return [", ".join(words) for words in published(given)]
-    if not Path(given).is_file():
-        raise DataError(f"{given!r} is no text file and no vocabulary that ships.{nearest(given, known)} There are {', '.join(known)}.")
-    found = read_lines(Path(given), "A vocabulary is a text file in UTF-8 with one class per line.")
-    if not found:
-        raise PromptError(f"{given} holds no class. Write one per line, its synonyms joined by commas.")
-    return found
 
 
 def _background(text: str | None) -> float | list[str] | None:
