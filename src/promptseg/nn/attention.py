@@ -64,6 +64,20 @@ class Attention(nn.Module):
             return self._join(_apart(q, k, v))
         return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout))
 
+    def continued(self, x: Tensor, start: int, count: int) -> Tensor:
+        """Causal attention in ``count`` sequences that begin alike: x (start + count * R, C), the ``start`` tokens of their beginning once,
+        then the R further ones of each -> the same.
+        """
+        qkv = self.qkv(x).view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)  # (3, heads, start + count * R, C / heads)
+        q, k, v = qkv[:, None, :, :start]
+        own = torch.unflatten(qkv[:, :, start:], 2, (count, -1)).transpose(1, 2)  # (3, count, heads, R, C / heads)
+        keys, values = (torch.cat([one.expand(count, -1, -1, -1), two], 2) for one, two in zip((k, v), own[1:], strict=True))
+        seen = torch.ones(own.shape[3], keys.shape[2], dtype=torch.bool, device=x.device).tril(start)
+        begun = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        further = F.scaled_dot_product_attention(own[0], keys, values, attn_mask=seen)
+        joined: Tensor = self.out(torch.cat([part.transpose(1, 2).reshape(-1, x.shape[-1]) for part in (begun, further)]))
+        return joined
+
     def with_weights(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same without fusion, the logits times ``factors`` (B * heads, T, T); also the weights, (B * heads, T, T), b0h0, b0h1, ..."""
         q, k, v = self._split(x)
@@ -149,6 +163,12 @@ class PreNormBlock(nn.Module):
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
         x = x + self.attn(self.norm1(x), causal=causal)
+        result: Tensor = x + self.mlp(self.norm2(x))
+        return result
+
+    def continued(self, x: Tensor, start: int, count: int) -> Tensor:
+        """As `forward`, causal, of sequences that begin alike: see `Attention.continued`."""
+        x = x + self.attn.continued(self.norm1(x), start, count)
         result: Tensor = x + self.mlp(self.norm2(x))
         return result
 

@@ -129,7 +129,8 @@ class TextTower(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (N, L) int64, L at most the context, padded with anything after the end token -> embeddings (N, E), not normalised.
 
-        Phrases of like length go together, so little of the work is padding; none of it changes the result, since attention is causal.
+        Phrases of like length go together, so little of the work is padding, and without gradients a beginning that they share, such as
+        "a photo of a", is read once. None of it changes the result, since attention is causal.
         """
         if not len(ids):
             return self.token_embedding.weight.new_zeros(0, self.config.embed)
@@ -146,9 +147,20 @@ class TextTower(nn.Module):
         return x
 
     def _encode(self, ids: Tensor, ends: Tensor) -> Tensor:
-        x = self.tokens(ids[:, : int(ends.max()) + 1])
-        at_end = x[torch.arange(len(x), device=x.device), ends]
+        ids = ids[:, : int(ends.max()) + 1]
+        start = 0 if torch.is_grad_enabled() or len(ids) == 1 else int((ids == ids[:1]).all(0).cumprod(0).sum().clamp(max=ends.min()))
+        x = self._continued(ids, start) if start else self.tokens(ids)
+        at_end = x[torch.arange(len(x), device=x.device), ends - start]
         return self.project(self.norm_final(at_end))
+
+    def _continued(self, ids: Tensor, start: int) -> Tensor:
+        """ids (N, L) whose first ``start`` are those of all -> what `tokens` gives of the others, (N, L - start, W)."""
+        x: Tensor = self.token_embedding(torch.cat([ids[0, :start], ids[:, start:].flatten()]))
+        further = self.position_embedding[start : ids.shape[1]]
+        x = x + torch.cat([self.position_embedding[:start], further.repeat(len(ids), 1)])
+        for block in self.blocks:
+            x = cast(PreNormBlock, block).continued(x, start, len(ids))
+        return torch.unflatten(x[start:], 0, (len(ids), -1))
 
     def project(self, x: Tensor) -> Tensor:
         """What the end token says (N, W) -> embeddings (N, E)."""
