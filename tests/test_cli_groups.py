@@ -65,7 +65,11 @@ def test_command(cli: Cli, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     code, out, err = cli("groups", str(folder / "0.png"), "-m", str(weights), "-o", str(output), "--device", "cpu")
     assert (code, err) == (0, "")
-    assert "stage 1" in out
+    first, second = segmenter().groups(folder / "0.png")
+    shown = np.flatnonzero(first.areas).tolist()
+    wholes = {whole: [str(part) for part in shown if first.parents[part] == whole] for whole in range(4)}
+    made = ", ".join(f"{whole} of {' '.join(parts)}" for whole, parts in wholes.items() if parts)
+    assert f"stage 1: {len(shown)} groups, stage 2: {np.count_nonzero(second.areas)} groups ({made}) -> " in out
     assert sorted(path.name for path in (output / "0").iterdir()) == [
         "done.json", "stage-1-labels.png", "stage-1.png", "stage-2-labels.png", "stage-2.png",
     ]  # fmt: skip

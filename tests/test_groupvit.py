@@ -16,8 +16,9 @@ from torch import Tensor
 
 from promptseg import zoo
 from promptseg.contracts import Options
-from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedPrompt, WeightsError
-from promptseg.images import resized_8bit
+from promptseg.errors import ConfigError, DataError, ImageError, PromptError, UnsupportedPrompt, WeightsError
+from promptseg.images import resized_8bit, to_pixels
+from promptseg.maps import GroupMap, SemanticMap
 from promptseg.models.groupvit import GroupVitConfig, GroupVitImageConfig, GroupVitOptions, naming, windows
 from promptseg.models.groupvit.keys import IMAGE, LAYOUTS
 from promptseg.models.groupvit.losses import contrastive_loss, multi_label_loss
@@ -303,6 +304,23 @@ def test_groups_of_both_stages() -> None:
     assert last.classes[3] == "stage 2 group 3"
     embedded = segmenter().groups(segmenter().embed_image(photo()))
     np.testing.assert_array_equal(embedded[1].labels, last.labels)
+
+
+def test_parts_know_the_wholes_that_they_became_part_of(tmp_path: Path) -> None:
+    ask, (view,) = segmenter(), model().group_views((96, 150))
+    with torch.no_grad():
+        seen = model().image(to_pixels(photo(), view, CONFIG.preprocess)[None])
+    parts, wholes = ask.groups(photo())
+    assert wholes.parents == ()
+    assert parts.parents == tuple(seen.assigned[1].used[0, 0].argmax(0).tolist())  # the assignment that formed the wholes is hard
+    assert len(set(parts.parents)) > 1
+    parts.save(tmp_path)
+    again = GroupMap.load(tmp_path)
+    assert (again.parents, again.classes) == (parts.parents, parts.classes)
+    with pytest.raises(DataError, match=r"GroupMap\.load"):
+        SemanticMap.load(tmp_path / "groups.json")
+    with pytest.raises(ConfigError, match="1 parents for 6"):
+        GroupMap(parts.labels, parts.classes, parents=[0])
 
 
 def test_groups_of_lists(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from .embeddings import ImageEmbedding, PromptEmbedding
 from .errors import ImageError
 from .postprocess import semantic_map
 from .prompts import Text
-from .results import Instances, Masks, SemanticMap
+from .results import GroupMap, Instances, Masks, SemanticMap
 from .semantics import Background, ClassNames, Contest, given_or_own
 from .sources import Upsample
 
@@ -284,14 +284,14 @@ class Segmenter(Answers):
         return self._answer(image, (self._question([Text(name) for name in known]),), options, found)
 
     @overload
-    def groups(self, image: list[Photo]) -> list[list[SemanticMap]]: ...
+    def groups(self, image: list[Photo]) -> list[list[GroupMap]]: ...
     @overload
-    def groups(self, image: Photo) -> list[SemanticMap]: ...
-    def groups(self, image: Photo | list[Photo]) -> list[SemanticMap] | list[list[SemanticMap]]:
+    def groups(self, image: Photo) -> list[GroupMap]: ...
+    def groups(self, image: Photo | list[Photo]) -> list[GroupMap] | list[list[GroupMap]]:
         """Segments before they are named: one map per stage, from small parts to wholes; every pixel belongs to one of each.
 
         Its classes are called "stage 1 group 36", counted as the model's own groups are; its scores are the mean share in which a group
-        owns its pixels.
+        owns its pixels, and its ``parents`` say which group of the next stage each group is a part of.
 
         Raises:
             UnsupportedTask: the model does not form any.
@@ -299,16 +299,17 @@ class Segmenter(Answers):
         """
         require_task(self.card, "groups")
 
-        def stages(photo: ImageInput, size: Size, features: Any) -> list[SemanticMap]:
+        def stages(photo: ImageInput, size: Size, features: Any) -> list[GroupMap]:
             return [
-                SemanticMap(
+                GroupMap(
                     labels,
                     [f"stage {stage} group {group}" for group in range(len(scores))],
+                    parents=parents,
                     scores=scores,
                     photo=photo,
                     model=self.card.name,
                 )
-                for stage, (labels, scores) in enumerate(self.model.to_groups(features, size), 1)
+                for stage, (labels, scores, parents) in enumerate(self.model.to_groups(features, size), 1)
             ]
 
         return self._looked_at(image, self.model.group_views, stages)
