@@ -192,7 +192,9 @@ def test_a_common_beginning_is_read_once(text_tower: TextTower, own: list[tuple[
     torch.testing.assert_close(text_tower(torch.stack(rows)), alone)
     handle.remove()
     common = 5 if len(set(own)) == 1 else 4  # with the start token, and never the end
-    assert read == [common + len(own) * (max(map(len, own)) + 5 - common)]
+    assert read == [common + sum(len(words) + 5 - common for words in own)], "no padding"
+    rows = [torch.cat([row[place:], row.new_zeros(place)]) for place, row in enumerate(rows)]  # nothing in common
+    torch.testing.assert_close(text_tower(torch.stack(rows)), torch.cat([text_tower(row[None]) for row in rows]))
 
 
 def test_the_first_largest_id_ends_a_phrase(text_tower: TextTower) -> None:
