@@ -21,6 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 Work = Callable[[], Any]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,24 @@ def trial(work: Work) -> Trial:
     return Trial(result, float(counter.get_total_flops()), peak[0])
 
 
-def in_turn(ours: Work, peer: Work, rounds: int) -> tuple[float, float]:
+def in_turn(ours: Work, peer: Work, rounds: int, clock: Clock = time.perf_counter) -> tuple[float, float]:
     """Median seconds of both, timed alternately, so that whatever else the machine does disturbs both alike. Run each once before."""
-    times = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    times = [(seconds(ours, clock), seconds(peer, clock)) for _ in range(rounds)]
     return statistics.median(own for own, _ in times), statistics.median(other for _, other in times)
 
 
-def seconds(work: Work) -> float:
-    """Wall-clock seconds of one run."""
-    start = time.perf_counter()
+def seconds(work: Work, clock: Clock = time.perf_counter) -> float:
+    """Seconds of one run."""
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def gemm_rate(dtype: torch.dtype = torch.float32, size: int = 1536, rounds: int = 7) -> float:
+def gemm_rate(dtype: torch.dtype = torch.float32, size: int = 1536, rounds: int = 7, clock: Clock = time.perf_counter) -> float:
     """Best floating point operations per second of a square matrix product."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     a @ b
-    fastest: float = min(seconds(lambda: a @ b) for _ in range(rounds))
+    fastest: float = min(seconds(lambda: a @ b, clock) for _ in range(rounds))
     return 2.0 * size * size * size / fastest
 
 

@@ -65,9 +65,13 @@ def test_command(cli: Cli, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     code, out, err = cli("groups", str(folder / "0.png"), "-m", str(weights), "-o", str(output), "--device", "cpu")
     assert (code, err) == (0, "")
-    assert "stage 1" in out
+    first, second = segmenter().groups(folder / "0.png")
+    shown = np.flatnonzero(first.areas).tolist()
+    wholes = {whole: [str(part) for part in shown if first.parents[part] == whole] for whole in range(4)}
+    made = ", ".join(f"{whole} of {' '.join(parts)}" for whole, parts in wholes.items() if parts)
+    assert f"stage 1: {len(shown)} groups, stage 2: {np.count_nonzero(second.areas)} groups ({made}) -> " in out
     assert sorted(path.name for path in (output / "0").iterdir()) == [
-        "stage-1-labels.png", "stage-1.png", "stage-2-labels.png", "stage-2.png",
+        "done.json", "stage-1-labels.png", "stage-1.png", "stage-2-labels.png", "stage-2.png",
     ]  # fmt: skip
     owned = int(np.flatnonzero(segmenter().groups(folder / "0.png")[0].areas)[0])
     (folder / "damaged.png").write_bytes(b"no picture")
@@ -77,3 +81,25 @@ def test_command(cli: Cli, folder: Path, tmp_path: Path) -> None:
     assert (output / f"stage-1-group-{owned}.png").is_file()
     code, _, err = cli("groups", str(folder), "--token", "6", "-m", str(weights), "-o", str(output), "--device", "cpu")
     assert (code, "0 to 5" in err) == (1, True)
+
+
+def test_photos_of_one_name_do_not_meet(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    weights, output = zoo.save_folder(model(), tmp_path / "weights", "groupvit-gcc-yfcc"), tmp_path / "out"
+    other = (folder / "1.png").rename(tmp_path / "0.png")
+    for further in ((), ("--vis", "final_group")):
+        code, out, _ = cli("groups", str(folder / "0.png"), str(other), *further, "-m", str(weights), "-o", str(output), "--device", "cpu")
+        places = [Path(line.rsplit(" -> ", 1)[1]) for line in out.splitlines()]
+        assert (code, len(set(places)), {place.parent for place in places}) == (0, 2, {output})
+        name = "final_group.png" if further else "stage-2-labels.png"
+        assert len({(place / name).read_bytes() for place in places}) == 2
+
+
+def test_photos_that_cannot_be_read_are_named_whatever_follows(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    weights = zoo.save_folder(model(), tmp_path / "weights", "groupvit-gcc-yfcc")
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no picture")
+    common = ("-m", str(weights), "-o", str(tmp_path / "out"), "--device", "cpu")
+    code, out, err = cli("groups", str(damaged), "--token", "1", *common)
+    assert (code, out, err.count("damaged.png"), "no pixel" in err) == (3, "", 1, False)
+    code, _, err = cli("groups", str(damaged), str(folder / "0.png"), "--token", "6", *common)
+    assert (code, "damaged.png" in err, "0 to 5" in err) == (1, True, True)

@@ -182,6 +182,21 @@ def test_batches_of_phrases_are_their_parts(text_tower: TextTower, monkeypatch: 
     assert all(count * length <= 44 for count, length in calls)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("own", [[(5,), (6, 7), (8,), (5,)], [(), (6, 7)], [(5,), (5,)]])
+def test_a_common_beginning_is_read_once(text_tower: TextTower, own: list[tuple[int, ...]]) -> None:
+    rows = [phrase(1, 2, 3, *words, length=20) for words in own]
+    alone = torch.cat([text_tower(row[None]) for row in rows])
+    read: list[int] = []
+    handle = text_tower.blocks[0].mlp.register_forward_pre_hook(lambda _, taken: read.append(len(taken[0])))
+    torch.testing.assert_close(text_tower(torch.stack(rows)), alone)
+    handle.remove()
+    common = 5 if len(set(own)) == 1 else 4  # with the start token, and never the end
+    assert read == [common + sum(len(words) + 5 - common for words in own)], "no padding"
+    rows = [torch.cat([row[place:], row.new_zeros(place)]) for place, row in enumerate(rows)]  # nothing in common
+    torch.testing.assert_close(text_tower(torch.stack(rows)), torch.cat([text_tower(row[None]) for row in rows]))
+
+
 def test_the_first_largest_id_ends_a_phrase(text_tower: TextTower) -> None:
     twice = torch.tensor([[98, 4, 99, 5, 99]])
     torch.testing.assert_close(text_tower(twice), text_tower(twice[:, :3]))

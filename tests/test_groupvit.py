@@ -16,8 +16,9 @@ from torch import Tensor
 
 from promptseg import zoo
 from promptseg.contracts import Options
-from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedPrompt, WeightsError
-from promptseg.images import resized_8bit
+from promptseg.errors import ConfigError, DataError, ImageError, PromptError, UnsupportedPrompt, WeightsError
+from promptseg.images import resized_8bit, to_pixels
+from promptseg.maps import GroupMap, SemanticMap
 from promptseg.models.groupvit import GroupVitConfig, GroupVitImageConfig, GroupVitOptions, naming, windows
 from promptseg.models.groupvit.keys import IMAGE, LAYOUTS
 from promptseg.models.groupvit.losses import contrastive_loss, multi_label_loss
@@ -26,6 +27,7 @@ from promptseg.models.groupvit.words import candidates, wordings
 from promptseg.nn.clip_config import ClipTextConfig
 from promptseg.nn.conversion import from_official, shapes_of, to_official
 from promptseg.prompts import Points, Text
+from promptseg.segmenter import Segmenter
 from small_groupvit import CONFIG, build, card, model, segmenter
 
 GOLDEN = Path(__file__).parent / "golden" / "groupvit"
@@ -197,6 +199,21 @@ def test_windows_slide_over_the_resized_photo() -> None:
         windows.views((300, 460), Options(tile=64), CONFIG.preprocess)
 
 
+@pytest.mark.parametrize(
+    "given", [{"crop": 32, "stride": 64}, {"crop": 100}, {"stride": 449}, {"mode": "whole", "crop": 64}, {"mode": "whole", "stride": 5}]
+)
+def test_windows_that_leave_pixels_out_or_are_not_used(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="crop and"):
+        GroupVitOptions(**given)
+
+
+@pytest.mark.parametrize("size", [(3, 2000), (2000, 3)])
+def test_very_long_photos(size: tuple[int, int]) -> None:
+    long = photo(*size)
+    assert (segmenter().semantic(long, ["a", "b"], background=0).labels >= 0).all()
+    assert [one.size for one in (*segmenter().groups(long), segmenter()(long, "a dog"))] == [size] * 3
+
+
 def test_a_photo_of_its_own_size_is_not_changed_by_resizing() -> None:
     same = photo()
     np.testing.assert_array_equal(resized_8bit(same, (96, 150)), same)
@@ -296,6 +313,39 @@ def test_groups_of_both_stages() -> None:
     assert last.classes[3] == "stage 2 group 3"
     embedded = segmenter().groups(segmenter().embed_image(photo()))
     np.testing.assert_array_equal(embedded[1].labels, last.labels)
+
+
+def test_parts_know_the_wholes_that_they_became_part_of(tmp_path: Path) -> None:
+    ask, (view,) = segmenter(), model().group_views((96, 150))
+    with torch.no_grad():
+        seen = model().image(to_pixels(photo(), view, CONFIG.preprocess)[None])
+    parts, wholes = ask.groups(photo())
+    assert wholes.parents == ()
+    assert parts.parents == tuple(seen.assigned[1].used[0, 0].argmax(0).tolist())  # the assignment that formed the wholes is hard
+    assert len(set(parts.parents)) > 1
+    parts.save(tmp_path)
+    again = GroupMap.load(tmp_path)
+    assert (again.parents, again.classes) == (parts.parents, parts.classes)
+    with pytest.raises(DataError, match=r"GroupMap\.load"):
+        SemanticMap.load(tmp_path / "groups.json")
+    with pytest.raises(ConfigError, match="1 parents for 6"):
+        GroupMap(parts.labels, parts.classes, parents=[0])
+
+
+def test_groups_of_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, at_once = Segmenter(model(), card(), device="cpu", precision="float32"), []
+    encode = Model.encode_image
+    monkeypatch.setattr(Model, "encode_image", lambda self, pixels: at_once.append(len(pixels)) or encode(self, pixels))
+    assert ask.groups([]) == []
+    photos = [photo(), photo(70, 70, seed=2), photo(seed=3)]
+    several = ask.groups([photos[0], ask.embed_image(photos[1]), photos[2]])
+    assert sorted(at_once) == [1, 2], "photos of one shape go together"
+    assert [len(stages) for stages in ask.groups(photos[:1])] == [2]
+    for one, stages in zip(photos, several, strict=True):
+        alone = segmenter().groups(one)
+        assert [found.photo is one or np.array_equal(found.photo, one) for found in stages] == [True, True]
+        for found, expected in zip(stages, alone, strict=True):
+            assert (found.labels == expected.labels).mean() > 0.99, "equal but for rounding in batches"
 
 
 def test_what_it_does_not_read() -> None:

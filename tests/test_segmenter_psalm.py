@@ -39,7 +39,7 @@ def ask() -> Segmenter:
 def passed(ask: Segmenter, *arguments: Any, **settings: Any) -> tuple[Any, torch.Tensor]:
     """The raw answer to a prompt, and all masks as published: logits on the square, cut, then at the photo's size."""
     with torch.inference_mode():
-        image = ask._runner.whole(ask._runner.show(PHOTO, None))
+        (image,) = ask._runner.wholes([ask._runner.show(PHOTO, None)])
         head = ask.model.decode(image, ask.model.words.prompt(*arguments, **settings))
         return head, post.enlarged(head.masks[0], 64, fitted(SIZE, 64), SIZE)
 

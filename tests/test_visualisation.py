@@ -10,9 +10,11 @@ from PIL import Image
 
 from command_line import Cli
 from promptseg import zoo
+from promptseg.data.vocabularies import names
 from promptseg.drawing import palette
 from promptseg.errors import ConfigError, UnsupportedTask
 from promptseg.maps import SemanticMap
+from promptseg.models.groupvit import GroupVitOptions
 from promptseg.segmenter import load
 from promptseg.visualisation import MODES, blended, visualise
 from small_groupvit import model, segmenter
@@ -85,12 +87,18 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert (code, err) == (0, "")
     assert "input_pred_label" in out
     expected = {*MODES, "all_groups_layer0", "all_groups_layer1"} - {"all_groups"}
-    assert {path.stem for path in (output / "a").iterdir()} == expected
+    assert {path.stem for path in (output / "a").glob("*.png")} == expected
+    code, _, err = cli("groups", str(photo), "--vis", "pred", "--vocabulary", "voc21-groupvit", "--mode", "whole", *common)
+    assert (code, err) == (0, "")
+    whole = segmenter().semantic(photo, names("voc21-groupvit")[1:], options=GroupVitOptions(mode="whole"))
+    with Image.open(output / "a" / "pred.png") as picture:
+        np.testing.assert_array_equal(picture, whole.labels + 1)
     for words, message in (
         (("--vis", "last_group"), "allowed: input, first_group"),
         (("--vis", "pred"), "name some"),
         (("--vis", "input", "--token", "1"), "leave --token"),
         (("-c", "dog"), "--vis input_pred_label"),
+        (("--mode", "whole"), "--vis input_pred_label"),
     ):
         code, _, err = cli("groups", str(photo), *words, *common)
         assert code in (1, 2)

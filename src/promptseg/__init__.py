@@ -17,12 +17,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import evaluation, models, training, zoo
     from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text
-    from .results import Instances, Mask, Masks, PanopticMap, SemanticMap
+    from .results import GroupMap, Instances, Mask, Masks, PanopticMap, SemanticMap
     from .segmenter import Segmenter, load
 
 _HOME = {
     **dict.fromkeys(("Blend", "Box", "Classes", "Exemplar", "MaskPrompt", "Points", "Prompt", "Scribble", "Text"), "prompts"),
-    **dict.fromkeys(("Instances", "Mask", "Masks", "PanopticMap", "SemanticMap"), "results"),
+    **dict.fromkeys(("GroupMap", "Instances", "Mask", "Masks", "PanopticMap", "SemanticMap"), "results"),
     **dict.fromkeys(("Segmenter", "load"), "segmenter"),
 }
 _MODULES = ("errors", "evaluation", "models", "training", "zoo")

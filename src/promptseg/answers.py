@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import torch
@@ -14,7 +14,7 @@ import torch
 from .abilities import kind_of, require_kinds
 from .asked import Asked, alone
 from .batching import in_batches
-from .contracts import MAX_PIXELS, Card, Options, PromptFeatures, Size
+from .contracts import MAX_PIXELS, Card, Options, PromptFeatures, Size, View
 from .devices import cache_folder, choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError
@@ -146,13 +146,31 @@ class Answers:
         one_by_one = any(isinstance(question, _Pending) for question in questions)
         return _of_each(image, work, 1 if one_by_one else self.batch_size)
 
+    def _looked_at(
+        self, image: Photo | list[Photo], views: Callable[[Size], tuple[View]], finish: Callable[[ImageInput, Size, Any], Result]
+    ) -> Result | list[Result]:
+        """Photos in batches, each in the one view that ``views`` has for its (H, W) -> what ``finish`` makes of a photo, its size and its
+        features.
+        """
+
+        def work(batch: Sequence[Photo]) -> list[Result]:
+            shown = [self._runner.show(photo, None) for photo in batch]
+            shown = [one if one.views == views(one.size) else replace(one, views=views(one.size), features=()) for one in shown]
+            with torch.inference_mode():
+                return [
+                    finish(one.photo if isinstance(photo, ImageEmbedding) else photo, one.size, features)
+                    for photo, one, features in zip(batch, shown, self._runner.wholes(shown), strict=True)
+                ]
+
+        return _of_each(image, work, self.batch_size)
+
     def _asked(self, photo: Photo, options: Options | None) -> Asked:
         """A photo, encoded once, for a model that reads the question together with it."""
 
         def work() -> Asked:
             with torch.inference_mode():
                 shown = self._runner.show(photo, options)
-                features = self._runner.whole(shown)
+                (features,) = self._runner.wholes([shown])
             return Asked(self.model, self.card, photo.photo if isinstance(photo, ImageEmbedding) else photo, shown.size, features)
 
         return alone(work, "photos")

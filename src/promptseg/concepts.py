@@ -16,7 +16,7 @@ from .errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .maps import SemanticMap
+    from .maps import GroupMap
     from .segmenter import Segmenter
 
 __all__ = ["Fired", "fired_most", "sheet"]
@@ -27,7 +27,7 @@ class Fired:
     """How much a group fires in a photo: ``score`` its mean share of the pixels that it owns, ``area`` their part of the photo, 0..1."""
 
     photo: Path
-    found: SemanticMap
+    found: GroupMap
     group: int
     score: float
     area: float
@@ -83,7 +83,7 @@ def sheet(fired: Sequence[Fired], *, columns: int = 4) -> Image.Image:
     return tiled(pictures, columns)
 
 
-def _group(stages: Sequence[SemanticMap], stage: int, token: int) -> SemanticMap:
+def _group(stages: Sequence[GroupMap], stage: int, token: int) -> GroupMap:
     if not 1 <= stage <= len(stages):
         raise ConfigError(f"stage is 1 to {len(stages)} for this model, not {stage}.")
     found = stages[stage - 1]

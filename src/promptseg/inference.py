@@ -52,9 +52,9 @@ class Runner:
             return shown
         return replace(shown, features=tuple(self._features([(shown, index)])[0] for index in range(len(shown.views))))
 
-    def whole(self, shown: ImageEmbedding) -> Any:
-        """The features of a photo that is shown in one view, here."""
-        return self._features([(shown, 0)])[0]
+    def wholes(self, shown: Sequence[ImageEmbedding]) -> list[Any]:
+        """The features, here, of photos that are each shown in one view; those of equal input shape are encoded together."""
+        return _by_shape(shown, lambda group: self._features([(one, 0) for one in group]))
 
     def predict(self, shown: Sequence[ImageEmbedding], conditions: PromptFeatures, options: Options | None = None) -> list[Any]:
         """The merged prediction (B = 1) of each photo, float32 on the CPU; photos of equal input shape go through the network together.
@@ -64,14 +64,7 @@ class Runner:
         """
         if not len(conditions):
             return [DenseLogits(torch.zeros(1, 0, 1, 1)) for _ in shown]
-        groups: dict[object, list[int]] = {}
-        for index, one in enumerate(shown):
-            groups.setdefault(one.views[0].shape if len(one.views) == 1 else index, []).append(index)
-        done: dict[int, Any] = {}
-        for indices in groups.values():
-            group = self._group([shown[index] for index in indices], conditions, options or Options())
-            done.update(zip(indices, group, strict=True))
-        return [done[index] for index in range(len(shown))]
+        return _by_shape(shown, lambda group: self._group(group, conditions, options or Options()))
 
     def _group(self, group: Sequence[ImageEmbedding], conditions: PromptFeatures, options: Options) -> list[Any]:
         """Photos with one view each, all of one shape, or a single photo in tiles."""
@@ -129,6 +122,17 @@ class Runner:
 
     def _here(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
+
+def _by_shape(shown: Sequence[ImageEmbedding], work: Callable[[list[ImageEmbedding]], list[Any]]) -> list[Any]:
+    """What ``work`` makes of each photo; it is given those of one view and of equal input shape together, any other by itself."""
+    groups: dict[object, list[int]] = {}
+    for index, one in enumerate(shown):
+        groups.setdefault(one.views[0].shape if len(one.views) == 1 else index, []).append(index)
+    done: dict[int, Any] = {}
+    for indices in groups.values():
+        done.update(zip(indices, work([shown[index] for index in indices]), strict=True))
+    return [done[index] for index in range(len(shown))]
 
 
 class _Windows(Sequence[Any]):

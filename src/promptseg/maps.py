@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .prompts import ImageInput
     from .results import Masks
 
-__all__ = ["PanopticMap", "Segment", "SemanticMap"]
+__all__ = ["GroupMap", "PanopticMap", "Segment", "SemanticMap"]
 
 FloatArray = NDArray[np.float32]
 LABELS_PNG = "labels.png"
@@ -105,6 +105,7 @@ class SemanticMap(LabelMap):
     """
 
     INDEX: ClassVar[str] = "semantic.json"
+    KEPT: ClassVar[tuple[str, ...]] = ("classes", "scores")  # what the index says, beside the labels
 
     def __init__(
         self,
@@ -125,16 +126,16 @@ class SemanticMap(LabelMap):
         self.classes = self._names
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SemanticMap:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read back a folder that `save` wrote.
 
         Raises:
             DataError: nothing is there, or it is damaged or another kind of result.
         """
         with taken_apart(Path(path), cls.INDEX):
-            head = read_index(Path(path), "SemanticMap", cls.INDEX, "classes", "scores")
-            labels = _read_labels(Path(path), head)
-            return cls(labels, head["classes"], scores=head["scores"], photo=head["photo"], model=head["model"])
+            head = read_index(Path(path), cls.__name__, cls.INDEX, *cls.KEPT)
+            kept = {name: head[name] for name in cls.KEPT}
+            return cls(_read_labels(Path(path), head), photo=head["photo"], model=head["model"], **kept)
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -143,13 +144,48 @@ class SemanticMap(LabelMap):
 
     def __repr__(self) -> str:
         found = [self.classes[index] for index in self._shown[:8]]
-        return f"SemanticMap({self.size[1]}x{self.size[0]} pixels, {len(self._shown)} of {len(self.classes)} classes: {found})"
+        return f"{type(self).__name__}({self.size[1]}x{self.size[0]} pixels, {len(self._shown)} of {len(self.classes)} classes: {found})"
 
     def _classes(self) -> tuple[tuple[str, ...], Sequence[int]]:
         return self.classes, self._shown
 
     def _index_head(self, folder: Path) -> dict[str, Any]:
         return super()._index_head(folder) | {"classes": list(self.classes)}
+
+
+class GroupMap(SemanticMap):
+    """One group per pixel, of one stage of a model that forms groups before anything is named.
+
+    Attributes:
+        parents: C indices, of each group the group of the next stage that it became a part of; none at the last stage. Groups go there as
+            wholes; the next stage's map weighs every group's shares, so along borders its pixels may be another's.
+    """
+
+    INDEX: ClassVar[str] = "groups.json"
+    KEPT: ClassVar[tuple[str, ...]] = (*SemanticMap.KEPT, "parents")
+
+    def __init__(
+        self,
+        labels: NDArray[Any],
+        classes: Sequence[str],
+        *,
+        parents: Sequence[int] = (),
+        scores: Sequence[float] | FloatArray | None = None,
+        photo: ImageInput | None = None,
+        model: str = "",
+    ) -> None:
+        """As a `SemanticMap`.
+
+        Raises:
+            ConfigError: parents are neither none nor one per class.
+        """
+        super().__init__(labels, classes, scores=scores, photo=photo, model=model)
+        self.parents = tuple(map(int, parents))
+        if len(self.parents) not in (0, len(self.classes)):
+            raise ConfigError(f"There are {len(self.parents)} parents for {len(self.classes)} groups.")
+
+    def _index_head(self, folder: Path) -> dict[str, Any]:
+        return super()._index_head(folder) | {"parents": list(self.parents)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .contracts import Size
 from .errors import ConfigError, ImageError, PromptError, nearest
 from .exports import Exports
-from .maps import PanopticMap, Segment, SemanticMap
+from .maps import GroupMap, PanopticMap, Segment, SemanticMap
 from .masks import Mask
 from .prompts import Prompt
 from .sources import Canvas, LogitSource, Upsample
@@ -25,7 +25,7 @@ from .storage import index_entry, read_masks, taken_apart
 if TYPE_CHECKING:
     from .prompts import ImageInput
 
-__all__ = ["Instances", "Mask", "Masks", "PanopticMap", "Segment", "SemanticMap"]
+__all__ = ["GroupMap", "Instances", "Mask", "Masks", "PanopticMap", "Segment", "SemanticMap"]
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]

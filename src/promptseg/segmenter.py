@@ -9,11 +9,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
-
-import torch
 
 from . import zoo
 from .abilities import require_task
@@ -25,7 +22,7 @@ from .embeddings import ImageEmbedding, PromptEmbedding
 from .errors import ImageError, PromptError
 from .postprocess import semantic_map
 from .prompts import Text
-from .results import Instances, Masks, SemanticMap
+from .results import GroupMap, Instances, Masks, SemanticMap
 from .semantics import Background, ClassNames, Contest, given_or_own
 from .sources import Upsample
 
@@ -293,29 +290,36 @@ class Segmenter(Answers):
 
         return self._answer(image, (self._question([Text(name) for name in known]),), options, found)
 
-    def groups(self, image: Photo) -> list[SemanticMap]:
+    @overload
+    def groups(self, image: list[Photo]) -> list[list[GroupMap]]: ...
+    @overload
+    def groups(self, image: Photo) -> list[GroupMap]: ...
+    def groups(self, image: Photo | list[Photo]) -> list[GroupMap] | list[list[GroupMap]]:
         """Segments before they are named: one map per stage, from small parts to wholes; every pixel belongs to one of each.
 
         Its classes are called "stage 1 group 36", counted as the model's own groups are; its scores are the mean share in which a group
-        owns its pixels.
+        owns its pixels, and its ``parents`` say which group of the next stage each group is a part of.
 
         Raises:
             UnsupportedTask: the model does not form any.
             ImageError: the photo cannot be read.
         """
         require_task(self.card, "groups")
-        shown = self._runner.show(image, None)
-        views = self.model.group_views(shown.size)
-        if shown.views != views:
-            shown = replace(shown, views=views, features=())
-        with torch.inference_mode():
-            stages = self.model.to_groups(self._runner.encode(shown).features[0], shown.size)
-        names = [[f"stage {stage} group {group}" for group in range(len(scores))] for stage, (_, scores) in enumerate(stages, 1)]
-        photo = image.photo if isinstance(image, ImageEmbedding) else image
-        return [
-            SemanticMap(labels, called, scores=scores, photo=photo, model=self.card.name)
-            for (labels, scores), called in zip(stages, names, strict=True)
-        ]
+
+        def stages(photo: ImageInput, size: Size, features: Any) -> list[GroupMap]:
+            return [
+                GroupMap(
+                    labels,
+                    [f"stage {stage} group {group}" for group in range(len(scores))],
+                    parents=parents,
+                    scores=scores,
+                    photo=photo,
+                    model=self.card.name,
+                )
+                for stage, (labels, scores, parents) in enumerate(self.model.to_groups(features, size), 1)
+            ]
+
+        return self._looked_at(image, self.model.group_views, stages)
 
     def track(self, frames: Iterable[Photo], prompts_or_first_masks: Any, *, options: Options | None = None) -> Iterator[Masks]:
         """The same objects through the frames of a video, one `Masks` per frame, made as the iterator is asked for it.

@@ -40,7 +40,7 @@ def visualise(
     segmenter: Segmenter,
     photo: ImageInput,
     modes: Sequence[str] = ("all_groups",),
-    classes: Sequence[str] = (),
+    classes: Sequence[str | Sequence[str]] = (),
     *,
     background: Any = None,
     options: Options | None = None,

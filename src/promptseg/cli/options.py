@@ -23,16 +23,19 @@ __all__ = [
     "Device",
     "Formats",
     "MaxPixels",
+    "Mode",
     "Model",
     "Output",
     "Overwrite",
     "Precision",
     "Threshold",
     "Tile",
+    "Vocabulary",
     "listed",
     "of_family",
     "ready",
     "synonyms",
+    "vocabulary",
 ]
 
 
@@ -54,6 +57,17 @@ Threshold = Annotated[
 ]
 Tile = Annotated[
     int | None, typer.Option(help="Show large photos in overlapping windows of so many pixels: finds smaller things, takes longer.")
+]
+Mode = Annotated[
+    str | None, typer.Option(help="CAT-Seg, GroupViT: slide (windows over the photo, as published) or whole (one look, faster).")
+]
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(
+        "--vocabulary",
+        metavar="NAME|FILE",
+        help="Classes of a published list, such as ade150 or coco-stuff171, or of a text file, one per line. They come first.",
+    ),
 ]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse larger photos, before they are decoded.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Segment again what an earlier run has done.")]
@@ -78,6 +92,21 @@ def synonyms(names: Sequence[str]) -> list[str | list[str]]:
     """``["road", "car, automobile"]`` -> ``["road", ["car", "automobile"]]``: names joined by commas are one class."""
     split = [[word.strip() for word in name.split(",") if word.strip()] for name in names]
     return [words if len(words) > 1 else name for name, words in zip(names, split, strict=True)]
+
+
+def vocabulary(given: str | None) -> list[str]:
+    """Classes, the synonyms of one joined by commas: a list that ships, by its name, or a text file with one class per line; None: none.
+
+    The entry "background" of a published list is left out: it stands for what is none of the classes.
+
+    Raises:
+        DataError: it is neither, or the file cannot be read or holds no class.
+    """
+    from ..data.vocabularies import available, read_classes
+
+    if given is None:
+        return []
+    return [", ".join(words) for words in read_classes(given) if words != ("background",) or given not in available()]
 
 
 def ready(model: str, task: Task, prompts: Sequence[Prompt] = (), *, device: str, precision: str, max_pixels: int) -> Segmenter:

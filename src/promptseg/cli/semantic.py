@@ -9,7 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..contracts import probability
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Model, Output, Overwrite, Precision, Tile, listed, of_family, ready, synonyms
+from .options import (
+    MAX_PIXELS,
+    Device,
+    Formats,
+    MaxPixels,
+    Mode,
+    Model,
+    Output,
+    Overwrite,
+    Precision,
+    Tile,
+    Vocabulary,
+    listed,
+    of_family,
+    ready,
+    synonyms,
+    vocabulary,
+)
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -39,14 +56,7 @@ def semantic(
         ),
     ],
     classes: Annotated[list[str] | None, typer.Option("--class", "-c", help="A class, even if a file has that name. Repeatable.")] = None,
-    listing: Annotated[
-        str | None,
-        typer.Option(
-            "--vocabulary",
-            metavar="NAME|FILE",
-            help="Classes of a published list, such as ade150 or coco-stuff171, or of a text file, one per line. They come first.",
-        ),
-    ] = None,
+    listing: Vocabulary = None,
     background: Annotated[
         str | None,
         typer.Option(
@@ -58,9 +68,7 @@ def semantic(
     output: Output = Path("maps"),
     formats: Formats = "overlay,png",
     tile: Tile = None,
-    mode: Annotated[
-        str | None, typer.Option(help="CAT-Seg, GroupViT: slide (windows over the photo, as published) or whole (one look, faster).")
-    ] = None,
+    mode: Mode = None,
     max_classes: Annotated[
         int | None, typer.Option(help="CAT-Seg: refine only so many classes, those most like some place of the photo; approximate.")
     ] = None,
@@ -76,13 +84,12 @@ def semantic(
     overwrite: Overwrite = False,
 ) -> None:
     """Give every pixel the most probable of some classes, or none where all are improbable."""
-    from ..data.vocabularies import read_classes
     from ..writers import FORMATS
     from .photos import sort_arguments
 
     given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
-    asked = [*(map(", ".join, read_classes(listing)) if listing is not None else ()), *given.prompts]
+    asked = [*vocabulary(listing), *given.prompts]
     request: dict[str, Any] = {"command": "semantic", "classes": asked, "background": background, "model": model_stamp(model)}
     own = {"mode": mode, "max_classes": max_classes, "truncate": truncate or None, "synonyms": merging}
     request |= {"formats": wanted, "tile": tile, **own}

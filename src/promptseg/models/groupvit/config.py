@@ -10,6 +10,7 @@ from ...errors import ConfigError
 from ...nn.clip_config import ClipTextConfig
 
 HIDDEN = 4096  # width of the projectors' hidden layers (GroupViT code)
+CROP, STRIDE = 448, 224  # windows of the published evaluation, pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +111,12 @@ class GroupVitOptions(Options):
     """How GroupViT looks at a photo and names what it sees (paper, section 4.2; published evaluation code).
 
     ``size``: pixels of the photo's shorter side, as far as the longer stays within 2048. ``mode``: "whole" looks once; "slide" moves a
-    window of ``crop`` pixels by ``stride`` pixels and averages, as for all published figures. None: as published (448, slide, 448, 224).
-    ``fit`` "native" keeps the aspect, "stretch" makes a square of it; windows in photo pixels (``tile``) are not for this family.
+    window of ``crop`` pixels by ``stride`` pixels, at most ``crop``, and averages, as for all published figures. None: as published (448,
+    slide, 448, 224). ``fit`` "native" keeps the aspect, "stretch" makes a square of it; windows in photo pixels (``tile``) are not for this
+    family.
+
+    Raises:
+        ConfigError: values that are not allowed, windows that leave pixels out, or windows for one look.
     """
 
     mode: Literal["whole", "slide"] | None = None
@@ -124,3 +129,13 @@ class GroupVitOptions(Options):
             raise ConfigError(f"mode is 'whole' or 'slide', not {self.mode!r}.")
         if (self.crop is not None and self.crop < 16) or (self.stride is not None and self.stride < 1):
             raise ConfigError(f"crop is at least 16 and stride at least 1 pixel, not {self.crop} and {self.stride}.")
+        if self.mode == "whole" and (self.crop is not None or self.stride is not None):
+            raise ConfigError("mode='whole' looks once, without windows: leave crop and stride out, or take mode='slide'.")
+        crop, stride = self.windows
+        if stride > crop:
+            raise ConfigError(f"Windows of {crop} pixels every {stride} pixels leave some out: give a crop and a stride of at most that.")
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """Crop and stride as they are used."""
+        return self.crop or CROP, self.stride or STRIDE

@@ -39,11 +39,15 @@ from .windows import views as windows
 
 @dataclass(frozen=True, slots=True)
 class GroupImage:
-    """``segments`` (B, G, E) and ``whole`` (B, E), projected and of length 1; ``maps`` as in `GroupLogits`."""
+    """``segments`` (B, G, E) and ``whole`` (B, E), projected and of length 1; ``maps`` as in `GroupLogits`.
+
+    ``parents``: of every stage but the last (B, G_i), the segment of the next one that most of each segment goes to.
+    """
 
     segments: Tensor
     whole: Tensor
     maps: tuple[Tensor, ...]
+    parents: tuple[Tensor, ...]
 
 
 class Model(nn.Module):
@@ -76,7 +80,8 @@ class Model(nn.Module):
         seen: Segments = self.image(pixel_values)
         projected = self.image_projector(torch.cat([seen.tokens, seen.tokens.mean(1, keepdim=True)], 1))
         projected = F.normalize(projected.float(), dim=-1)
-        return GroupImage(projected[:, :-1], projected[:, -1], soft_maps(seen))
+        parents = tuple(assigned.soft[:, 0].argmax(1) for assigned in seen.assigned[1:])
+        return GroupImage(projected[:, :-1], projected[:, -1], soft_maps(seen), parents)
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """Texts -> conditions (N, E), the mean over a text's templates, not of length 1.
@@ -106,7 +111,7 @@ class Model(nn.Module):
 
     def views(self, size: Size, options: Options) -> tuple[View, ...]:
         """See `windows.views`."""
-        return windows(size, options, self.config.preprocess)
+        return windows(size, options, self.config.preprocess, self.config.image.patch)
 
     def merge(self, predictions: Sequence[GroupLogits], views: Sequence[View], size: Size) -> Seen:
         """All windows as they are: what is averaged depends on what is asked."""
@@ -138,12 +143,14 @@ class Model(nn.Module):
 
     def group_views(self, size: Size) -> tuple[View, ...]:
         """The whole photo in one view (published visualisation)."""
-        return windows(size, GroupVitOptions(mode="whole"), self.config.preprocess)
+        return self.views(size, GroupVitOptions(mode="whole"))
 
-    def to_groups(self, image: GroupImage, size: Size) -> list[tuple[NDArray[np.int16], NDArray[np.float32]]]:
-        """See `naming.groups`."""
+    def to_groups(self, image: GroupImage, size: Size) -> list[tuple[NDArray[np.int16], NDArray[np.float32], list[int]]]:
+        """See `naming.groups`; and the segment of the next stage that each segment is a part of."""
         (view,) = self.group_views(size)
-        return naming.groups([one.cpu().float() for one in image.maps], view.content, size)
+        found = naming.groups([one.cpu().float() for one in image.maps], view.content, size)
+        parents = [*(one[0].tolist() for one in image.parents), []]
+        return [(*stage, wholes) for stage, wholes in zip(found, parents, strict=True)]
 
     def classify(self, photo: NDArray[np.uint8], prompts: PromptFeatures) -> Tensor:
         """What a whole photo (H, W, 3) shows: cosines of its middle, as classification sees it, and the prompts, (N,)."""
