@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from promptseg import zoo
 from promptseg.cli import app
 from promptseg.contracts import Options
+from promptseg.data import vocabularies
 from promptseg.drawing import heat
 from promptseg.errors import ConfigError, ImageError, PromptError, UnsupportedTask, WeightsError
 from promptseg.images import to_pixels
@@ -28,7 +29,7 @@ from promptseg.nn import conversion
 from promptseg.nn.clip_config import AttentionPoolConfig
 from promptseg.nn.clip_resnet import AttentionPool
 from promptseg.nn.fpn import FeaturePyramid
-from promptseg.prompts import Box, Text
+from promptseg.prompts import Box, Text, plain
 from promptseg.score_maps import draw_score_maps, score_maps
 from promptseg.segmenter import Segmenter
 from promptseg.zoo.configs import from_plain, to_plain
@@ -223,6 +224,17 @@ def test_the_trained_classes_are_asked_unless_others_are_named(ask: Segmenter) -
     assert (ask.semantic(pixels, list(CLASSES)).labels == found.labels).all()
 
 
+def test_blanks_and_capitals_change_no_answer(ask: Segmenter) -> None:
+    """The names are what CLIP reads; the authors' own list of ADE20K has a "bed "."""
+    wanted = ask.semantic(photo())
+    for names in (["cat ", "Traffic  light", "SKY"], [" cat", "traffic light", "sky"]):
+        found = ask.semantic(photo(), names)
+        assert tuple(found.classes) == tuple(names)
+        assert (found.labels == wanted.labels).all()
+    published = list(vocabularies.names("ade150"))
+    assert published != [plain(name) for name in published] == list(zoo.config(CARD).classes)
+
+
 def test_other_names_are_answered_by_the_score_map(ask: Segmenter) -> None:
     names = ["dog", "cat"]
     pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
@@ -282,6 +294,7 @@ def test_a_baseline_knows_its_classes_only() -> None:
     everything = ask.semantic(photo())
     assert tuple(everything.classes) == CLASSES
     assert set(np.unique(ask.semantic(photo(), ["sky", "cat"]).labels)) <= {0, 1}
+    assert (ask.semantic(photo(), ["Sky", "cat "]).labels == ask.semantic(photo(), ["sky", "cat"]).labels).all()
     with pytest.raises(PromptError, match="none of its 3 classes"):
         ask.semantic(photo(), ["dog"])
 

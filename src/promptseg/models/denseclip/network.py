@@ -23,7 +23,7 @@ from ...errors import ConfigError, PromptError
 from ...nn import views as shared_views
 from ...nn.clip_resnet import ImageMaps
 from ...nn.conversion import built
-from ...prompts import Prompt, Text
+from ...prompts import Prompt, Text, plain
 from . import windows
 from .config import DenseClipConfig, DenseClipOptions, SemanticHead
 from .core import DenseClip
@@ -85,7 +85,7 @@ class Model(DenseClip):
         names = tuple(prompt.text for prompt in prompts.prompts if isinstance(prompt, Text))
         base = prompts.condition.to(image.maps[0]) if self.queries is None else self.class_embeddings(names)
         scores = self.guide(image, base).scores
-        if names == self.classes:
+        if [plain(name) for name in names] == [plain(name) for name in self.classes]:
             return DenseLogits(self.classify(image, scores))
         return DenseLogits(scores / self.config.language.tau)
 
@@ -135,7 +135,8 @@ class Model(DenseClip):
         return self.text if self.queries is None else None
 
     def _index(self, name: str) -> int:
-        if name not in self.classes:
+        known = [plain(one) for one in self.classes]
+        if plain(name) not in known:
             some = ", ".join(self.classes[:10])
             raise PromptError(f"This model reads no words: {name!r} is none of its {len(self.classes)} classes ({some}, ...).")
-        return self.classes.index(name)
+        return known.index(plain(name))
