@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from promptseg.score_maps import draw_score_maps, score_maps
 from promptseg.segmenter import Segmenter
 from promptseg.zoo.configs import from_plain, to_plain
 from small_denseclip import CLASSES, CONFIGS, RESNET, VIT, build
+from test_denseclip_imagenet import TINY
+from test_denseclip_small import SMALL
 from toy_family import photo
 
 GOLDEN = Path(__file__).parent / "golden" / "denseclip"
@@ -171,12 +174,17 @@ def test_small_images_and_far_positions_are_refused() -> None:
         pool(torch.randn(1, 16, 3, 2))
 
 
-@pytest.mark.parametrize("config", [RESNET, VIT], ids=["resnet", "vit"])
-def test_narrow_photos_are_refused_unless_they_are_stretched(config: Any) -> None:
+NARROW = {"clip": (RESNET, True), "vit": (VIT, True), "lite": (SMALL, True)} | {
+    name: (replace(RESNET, backbone=backbone), False) for name, backbone in TINY.items()
+}
+
+
+@pytest.mark.parametrize(("config", "refused"), NARROW.values(), ids=NARROW)
+def test_narrow_photos_are_answered_or_refused_unless_they_are_stretched(config: Any, refused: bool) -> None:
     ask = Segmenter(build(config), replace(zoo.card(CARD), preprocess=config.preprocess), device="cpu", precision="float32")
     for narrow in (photo(10, 200), photo(200, 10)):
-        with pytest.raises(ImageError, match="fit='stretch'"):
-            ask.semantic(narrow)
+        with pytest.raises(ImageError, match="fit='stretch'") if refused else nullcontext():
+            assert ask.semantic(narrow).size == narrow.shape[:2]
         assert ask.semantic(narrow, options=Options(fit="stretch")).size == narrow.shape[:2]
     if config is RESNET:
         assert ask.model.encode_image(torch.zeros(1, 3, 31, 40)).maps[-1].shape[-2:] == (1, 1)
