@@ -306,9 +306,9 @@ class DenseClipOptions(Options):
         Options.__post_init__(self)
         if self.mode not in ("slide", "whole"):
             raise ConfigError(f"mode is 'slide' or 'whole', not {self.mode!r}.")
-        scales = tuple(self.scales) if isinstance(self.scales, Sequence) else ()
-        if not scales or not all(isinstance(scale, int | float) and 0.1 <= scale <= 10 for scale in scales):
+        wrong = not isinstance(self.scales, Sequence) or not self.scales
+        if wrong or not all(isinstance(scale, int | float) and 0.1 <= scale <= 10 for scale in self.scales):
             raise ConfigError(f"scales are a list of numbers from 0.1 to 10, at least one, not {self.scales!r}.")
-        object.__setattr__(self, "scales", scales)
-        if (scales != (1,) or self.flip) and (self.fit, self.size, self.tile) != (None, None, None):
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if (list(self.scales) != [1] or self.flip) and (self.fit, self.size, self.tile) != (None, None, None):
             raise ConfigError("scales and flip are of the photo as it is usually shown: leave fit, size and tile out.")
