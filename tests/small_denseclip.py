@@ -5,24 +5,30 @@ python small_denseclip.py DATA OUTPUT STEP
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import replicas
-from promptseg import training
+from promptseg import training, zoo
 from promptseg.contracts import Preprocess, Recipe
-from promptseg.models.denseclip import DenseClipConfig, Model
+from promptseg.models.denseclip import LAYOUTS, DenseClipConfig, Model
 from promptseg.models.denseclip.cards import baseline
 from promptseg.models.denseclip.config import DecoderConfig, LanguageConfig, PyramidConfig, ResNetBackbone, SemanticHead, VitBackbone
+from promptseg.nn import conversion
 from promptseg.nn.clip_config import AttentionPoolConfig, ClipTextConfig
+from promptseg.training.groups import arrange
+from promptseg.zoo.configs import from_plain, to_plain
 
 CLASSES = ("cat", "traffic light", "sky")
 RESNET = DenseClipConfig(
@@ -53,6 +59,56 @@ def build(config: DenseClipConfig = RESNET, **changes: Any) -> Model:
         if model.gamma is not None:
             model.gamma.fill_(1.0)
     return model.eval()
+
+
+# Of the layouts of the 14 published configurations: how many tensors, and the checksum of their names and shapes; by our cards.
+LAYOUTS_PUBLISHED = {
+    "denseclip-fpn-r50": (624, "c01d1f8b42234a8f20b01902094d66a2"),
+    "denseclip-fpn-r101": (930, "907c784fcd4770a6efc12177ce9c1fd1"),
+    "denseclip-fpn-vitb": (456, "ae4e54f8db24e6f6bb9439438bab23d2"),
+    "denseclip-baseline-fpn-r50": (390, "51f53c118b1499e7191c1146ca9bfd70"),
+    "denseclip-baseline-fpn-r101": (696, "637ff347a948a135eebcd295627c3900"),
+    "denseclip-baseline-fpn-vitb": (228, "68f1b2f14e7baa18ef9f0414fca994e0"),
+    "denseclip-retinanet-r50": (600, "d274b42f1b9fe5c973bc9db255a51ec5"),
+    "denseclip-retinanet-r101": (906, "bbf20f55b2ff9e30d225fe9d3aa5640a"),
+    "denseclip-maskrcnn-r50": (606, "f2cd5dd3facc7102ee08f682f05bb963"),
+    "denseclip-maskrcnn-r101": (912, "c10f3c2f6d65a6b858d6bc9080375282"),
+    "denseclip-baseline-retinanet-r50": (366, "4a158bf5df11ce8eca1f1b59daf75a27"),
+    "denseclip-baseline-retinanet-r101": (672, "c95b8b5a564c50a801fb3a8d7625d452"),
+    "denseclip-baseline-maskrcnn-r50": (372, "fa1552986f1eae73f705917b232ead00"),
+    "denseclip-baseline-maskrcnn-r101": (678, "695680491e7f342ccf60661e8a14941d"),
+}
+
+
+def layout(theirs: Mapping[str, Tensor]) -> tuple[int, str]:
+    """What `LAYOUTS_PUBLISHED` says of a checkpoint."""
+    lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in theirs.items())
+    return len(lines), sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def check_card(card: str) -> None:
+    """Its network has the published tensors, each with a place, and as many parameters as the card says."""
+    with torch.device("meta"):
+        full = Model(zoo.config(card))
+    theirs = zoo.to_official(full)
+    assert layout(theirs) == LAYOUTS_PUBLISHED[card]
+    given = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in theirs.items()}
+    ours = conversion.from_official(LAYOUTS["official"], given, conversion.shapes_of(full))
+    assert {name: tuple(tensor.shape) for name, tensor in ours.items()} == conversion.shapes_of(full)
+    assert zoo.card(card).parameters == sum(parameter.numel() for parameter in full.parameters())
+    assert from_plain(type(full.config), json.loads(json.dumps(to_plain(full.config)))) == full.config
+
+
+def rates(recipe: Recipe) -> dict[tuple[float, float], tuple[int, int]]:
+    """Rate and decay -> tensors and numbers that have them; every pattern of the recipe's groups must name something."""
+    with torch.device("meta"):
+        full = Model(recipe.options.config)
+    found: dict[tuple[float, float], tuple[int, int]] = {}
+    for group in arrange(full, recipe):
+        key = round(group.lr, 9), group.weight_decay
+        tensors, numbers = found.get(key, (0, 0))
+        found[key] = tensors + len(group.names), numbers + group.count
+    return found
 
 
 def photos(root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from promptseg.cli import app
 from promptseg.contracts import Detections, Options, View
 from promptseg.detections import instances
 from promptseg.errors import ConfigError, NumericalError, PromptError, UnsupportedTask
-from promptseg.models.denseclip import DetectionOptions, Model
+from promptseg.images import to_pixels
+from promptseg.models.denseclip import DenseClipOptions, DetectionOptions
 from promptseg.models.denseclip.detection.anchored import Levels, Truth
 from promptseg.models.denseclip.detection.losses import box_score_loss, box_targets
 from promptseg.models.denseclip.detection.maskrcnn import drawn, mask_targets
@@ -28,8 +30,9 @@ from promptseg.nn import boxes as box_ops
 from promptseg.nn.matching import Sampling
 from promptseg.prompts import Box, Text
 from promptseg.results import Instances
+from promptseg.score_maps import score_maps
 from promptseg.segmenter import Segmenter
-from small_denseclip import CLASSES
+from small_denseclip import CLASSES, check_card
 from small_detectors import CARDS, CONFIGS, MASK, RETINA, build
 from toy_family import photo
 
@@ -49,9 +52,11 @@ SMALL = DetectionOptions(long=160, short=96)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if "pre" not in kind])  # of which nothing was published
-def test_there_and_back_is_bit_exact(kind: str, tmp_path: Path) -> None:
+def test_there_and_back_is_bit_exact(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(CONFIGS[kind])
-    again: Any = Model.from_official(CONFIGS[kind], zoo.to_official(model))
+    with monkeypatch.context() as small:
+        small.setattr("promptseg.zoo.checkpoints.find_card", lambda name: replace(zoo.card(name), config=CONFIGS[kind]))
+        again: Any = zoo.from_official(CARDS[kind], zoo.to_official(model))
     assert isinstance(again, Detector)
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     folder, card = zoo.load(zoo.save_folder(model, tmp_path, CARDS[kind]))
@@ -62,10 +67,8 @@ def test_there_and_back_is_bit_exact(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "card", [card for card in zoo.cards() if "retinanet" in card.name or "maskrcnn" in card.name], ids=lambda c: c.name
 )
-def test_cards_count_their_parameters(card: Any) -> None:
-    with torch.device("meta"):
-        full = Detector(card.config)
-    assert card.parameters == sum(parameter.numel() for parameter in full.parameters())
+def test_cards_have_the_published_layout(card: Any) -> None:
+    check_card(card.name)
     assert len(card.config.classes) == 80
     assert set(card.metrics) == {"coco/box-AP", "coco/mask-AP"} - ({"coco/mask-AP"} if "retinanet" in card.name else set())
 
@@ -174,8 +177,14 @@ def test_photos_are_fitted_and_padded() -> None:
     for bad in (Options(tile=64), Options(size=320), Options(fit="stretch")):
         with pytest.raises(ConfigError, match="short and long"):
             model.views((96, 160), bad)
-    with pytest.raises(ConfigError, match="32 to 1344"):
-        DetectionOptions(short=800, long=2000)
+    for wrong in ({"short": 800, "long": 2000}, {"long": "a"}, {"long": 160.5, "short": 96}):
+        with pytest.raises(ConfigError, match="32 to 1344"):
+            DetectionOptions(**wrong)  # type: ignore[arg-type]
+    for bad in (Options(synonyms="mean"), Options(templates=("a {}.",))):
+        with pytest.raises(ConfigError, match="bare names"):
+            model.views((96, 160), bad)
+    with pytest.raises(ConfigError, match="has no effect on this model"):
+        model.views((96, 160), DenseClipOptions(mode="whole"))
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -202,8 +211,6 @@ def test_instances_of_a_photo(kind: str) -> None:
 
 def prepared(ask: Segmenter, pixels: np.ndarray) -> Tensor:
     """What the network is shown of a photo of 90 x 150 pixels: 96 x 160."""
-    from promptseg.images import to_pixels
-
     (view,) = ask.model.views((90, 150), SMALL)
     assert view.content == view.shape == (96, 160)
     result: Tensor = ask.model.prepare(to_pixels(pixels, view, ask.card.preprocess), view)[None]
@@ -215,7 +222,7 @@ def test_classes_thresholds_and_batches(ask: Segmenter) -> None:
     everything = ask.instances(pixels, threshold=0.0, options=SMALL)
     cats = ask.instances(pixels, "cat", threshold=0.0, options=SMALL)
     assert cats.labels == [label for label in everything.labels if label == "cat"]
-    assert cats.classes == ("cat",)
+    assert cats.classes == ("cat",) == ask.instances(pixels, ["Cat "], options=SMALL).classes
     least = float(np.median(everything.scores))
     assert ask.instances(pixels, threshold=least, options=SMALL).scores.min() >= least
     first, second = ask.instances([pixels, other], threshold=0.0, options=SMALL)
@@ -246,6 +253,21 @@ def test_padding_is_not_searched(ask: Segmenter) -> None:
         found = ask.model.decode(image, ask.model.encode_prompts([Text(name) for name in CLASSES]))
     assert found.boxes[..., 2].max() <= 70
     assert found.boxes[..., 3].max() <= 50
+
+
+def test_score_maps_of_any_names(ask: Segmenter) -> None:
+    """Without the padding: of the two columns of cells the second shows one column of pixels."""
+    tall = photo(96, 20)
+    (view,) = ask.model.views((96, 20), SMALL)
+    assert (view.content, view.shape) == ((160, 33), (160, 64))
+    found = score_maps(ask, tall, ["zebra", "sky"], options=SMALL)
+    with torch.no_grad():
+        image = ask.model.encode_image(ask.model.prepare(to_pixels(tall, view, ask.card.preprocess), view)[None]).encoded
+        wanted = ask.model.guide(image, ask.model.class_embeddings(["zebra", "sky"])).scores[0]
+    assert wanted.shape == (2, 5, 2)
+    np.testing.assert_allclose(found, wanted[..., :1], atol=1e-6)
+    with pytest.raises(UnsupportedTask, match="denseclip-retinanet-r50"):
+        score_maps(asked("mask_rcnn-baseline"), tall)
 
 
 def test_detections_become_instances() -> None:
@@ -310,9 +332,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     folder = zoo.save_folder(build(), tmp_path / "model", CARDS["mask_rcnn"])
     Image.fromarray(photo(60, 90)).save(tmp_path / "photo.png")
     call = ["instances", str(tmp_path / "photo.png"), "cat", "-m", str(folder), "-o", str(tmp_path / "out"), "--device", "cpu"]
-    done = CliRunner().invoke(app, [*call, "--threshold", "0", "--format", "overlay,coco"])
+    call += ["--precision", "float32"]
+    sides = ("--long", "160", "--short", "96")
+    done = CliRunner().invoke(app, [*call, "--threshold", "0", "--format", "overlay,coco", *sides, "--score-maps"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out" / "photo" / "overlay.png").is_file()
-    assert any((tmp_path / "out" / "photo").glob("*.json"))
+    assert (tmp_path / "out" / "photo" / "scores" / "000-cat.png").is_file()
+    wanted = asked("mask_rcnn").instances(photo(60, 90), ["cat"], threshold=0.0, options=SMALL)
+    found = json.loads((tmp_path / "out" / "photo" / "coco.json").read_text())
+    assert [one["score"] for one in found] == pytest.approx(list(wanted.scores), abs=1e-3)
     wrong = CliRunner().invoke(app, [*call, "-c", "dragon"])
     assert isinstance(wrong.exception, PromptError)

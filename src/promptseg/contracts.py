@@ -105,13 +105,15 @@ class View:
 
     ``box``: (x0, y0, x1, y1), half-open integer photo pixels. ``content``: (h, w) to which the box is resized. ``shape``: (h, w) of the
     network input; it exceeds ``content`` only at the right and bottom, filled with the mean colour (letterbox). ``window``: (x0, y0, x1,
-    y1) of the resized content, in its pixels, where only a part of it is shown; ``shape`` is then the window's.
+    y1) of the resized content, in its pixels, where only a part of it is shown; ``shape`` is then the window's. ``mirrored``: left and
+    right change places once that is cut out (the family's ``prepare`` and ``merge`` see to it).
     """
 
     box: tuple[int, int, int, int]
     content: Size
     shape: Size
     window: tuple[int, int, int, int] | None = None
+    mirrored: bool = False
 
 
 # --- what a network returns -------------------------------------------------------------------------------------------------------------
@@ -206,7 +208,9 @@ class Network(Protocol):
     ``to_scores(prediction, size)`` a photo's merged prediction as probabilities (H, W), class by class, where these are not the squashed
     and enlarged logits;
     ``prompt_weights`` the module that decides the conditions of texts, which are then kept on disk, too;
-    ``classes`` the names that it was trained on, which are asked where nobody names any.
+    ``classes`` the names that it was trained on, which are asked where nobody names any;
+    ``score_map(pixels, names)`` -> (B, K, h, w), how well every place fits every name before the answer is made, of the photo shown in
+    ``whole_view(size, options)``; its configuration says by ``score_maps`` whether it does.
 
     A family whose answers are no logit per pixel and prompt merges into an object of its own and offers ``to_masks(merged)`` -> DenseLogits
     and ``to_semantic(merged, synonyms, threshold)`` -> labels (H, W) int16, -1 for nothing, and scores (C,), 0..1: ``synonyms`` says how

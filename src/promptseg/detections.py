@@ -13,7 +13,7 @@ from .contracts import Detections, Size
 from .errors import PromptError, nearest
 from .masks import Mask
 from .nn.roi import pasted
-from .prompts import Text
+from .prompts import Text, plain
 from .results import Instances
 from .rle import Rle
 from .sources import RunSource
@@ -54,7 +54,7 @@ def instances(
 
 
 def chosen(wanted: Any, classes: Sequence[str], model: str) -> tuple[str, ...]:
-    """The classes that a user asks a detector for, in the order asked; None: all that it knows.
+    """The classes that a user asks a detector for, as it calls them, in the order asked; None: all that it knows.
 
     Raises:
         PromptError: one that it does not know, or no names at all.
@@ -64,13 +64,14 @@ def chosen(wanted: Any, classes: Sequence[str], model: str) -> tuple[str, ...]:
     if not isinstance(wanted, Iterable):
         raise PromptError(f"Classes are a name or a list of names, such as {list(classes[:2])}, not {wanted!r}.")
     names = tuple([wanted] if isinstance(wanted, str) else wanted)
+    known = {plain(name): name for name in classes}
     for name in names:
-        if name not in classes:
+        if plain(str(name)) not in known:
             raise PromptError(
                 f"{model!r} finds the {len(classes)} classes that it was trained on, and {name!r} is none of them."
                 f"{nearest(str(name), tuple(classes))} For any words: promptseg.load('pocket')(image, words)."
             )
-    return names
+    return tuple(known[plain(name)] for name in names)
 
 
 def _filled(box: Sequence[float], size: Size) -> Rle:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | torch.Tensor
     MaskInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | torch.Tensor
 
-__all__ = ["Blend", "Box", "Classes", "Exemplar", "MaskPrompt", "Points", "Prompt", "Scribble", "Text", "as_prompts", "describe"]
+__all__ = ["Blend", "Box", "Classes", "Exemplar", "MaskPrompt", "Points", "Prompt", "Scribble", "Text", "as_prompts", "describe", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +195,11 @@ def as_prompts(prompts: str | Prompt | Sequence[str | Prompt]) -> tuple[Prompt, 
         else:
             raise PromptError(f"Prompt {position} is a {type(prompt).__name__}; prompts are strings or prompt objects.")
     return tuple(result)
+
+
+def plain(name: str) -> str:
+    """A class's name as names are compared: CLIP reads neither capitals nor more than one blank, and none at the ends."""
+    return " ".join(name.lower().split())
 
 
 def describe(prompt: Prompt) -> str:

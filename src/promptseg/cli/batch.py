@@ -24,9 +24,16 @@ __all__ = ["run"]
 
 
 def run(
-    photos: Sequence[Path], output: OutputFolder, ask: Callable[[Path], tuple[Exports, list[Row]]], formats: Sequence[str], overwrite: bool
+    photos: Sequence[Path],
+    output: OutputFolder,
+    ask: Callable[[Path], tuple[Exports, list[Row]]],
+    formats: Sequence[str],
+    overwrite: bool,
+    besides: Callable[[Path, Path], None] | None = None,
 ) -> None:
     """Ask about every photo that is not done yet, save each answer at once, and print a summary.
+
+    ``besides``: writes what else there is of a photo into a folder.
 
     Raises:
         typer.Exit: code 3, when a photo could not be read or its result not be written; the others are done.
@@ -35,7 +42,13 @@ def run(
 
     def answer(photo: Path) -> list[Row]:
         found, rows = ask(photo)
-        output.write(photo, rows, lambda draft: found.save(draft, formats, image_id=output.image_id(photo)))
+
+        def save(draft: Path) -> None:
+            found.save(draft, formats, image_id=output.image_id(photo))
+            if besides is not None:
+                besides(photo, draft)
+
+        output.write(photo, rows, save)
         return rows
 
     summary: Summary = []

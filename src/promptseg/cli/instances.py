@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import MAX_PIXELS, Device, Formats, MaxPixels, Output, Overwrite, Precision, Threshold, listed, ready
+from .options import (
+    MAX_PIXELS,
+    Device,
+    Formats,
+    MaxPixels,
+    Output,
+    Overwrite,
+    Precision,
+    ScoreMaps,
+    Threshold,
+    listed,
+    of_family,
+    ready,
+    score_maps,
+)
 from .outputs import OutputFolder, Row, model_stamp
 
 if TYPE_CHECKING:
@@ -36,6 +50,11 @@ def instances(
     ),
     output: Output = Path("instances"),
     formats: Formats = "overlay,png",
+    long: Annotated[int | None, typer.Option(help="DenseCLIP: longest side, in pixels, of the photo as it is shown; default 1333.")] = None,
+    short: Annotated[
+        int | None, typer.Option(help="The same of the shorter side; default 800. Less is quicker and misses small things.")
+    ] = None,
+    scores: ScoreMaps = False,
     device: Device = "auto",
     precision: Precision = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -48,17 +67,20 @@ def instances(
     given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "instances", "classes": given.prompts, "threshold": threshold, "model": model_stamp(model)}
-    request |= {"formats": wanted}
+    own = {"long": long, "short": short}
+    request |= {"formats": wanted, **own, "scores": scores}
 
     from .batch import run
 
     segmenter = ready(model, "instances", device=device, precision=precision, max_pixels=max_pixels)
+    options, names = of_family(segmenter, None, **own), given.prompts or None
 
     def ask(photo: Path) -> tuple[Instances, list[Row]]:
-        found = segmenter.instances(photo, given.prompts or None, threshold=threshold)
+        found = segmenter.instances(photo, names, threshold=threshold, options=options)
         return found, _rows(found)
 
-    run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)
+    besides = score_maps(segmenter, names, options) if scores else None
+    run(given.photos, OutputFolder(output, request), ask, wanted, overwrite, besides)
 
 
 def _rows(found: Instances) -> list[Row]:

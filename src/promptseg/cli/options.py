@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from ..errors import ConfigError, nearest
 if TYPE_CHECKING:
     from ..prompts import Prompt
     from ..segmenter import Segmenter
+    from ..semantics import ClassNames
 
 __all__ = [
     "MAX_PIXELS",
@@ -28,12 +29,14 @@ __all__ = [
     "Output",
     "Overwrite",
     "Precision",
+    "ScoreMaps",
     "Threshold",
     "Tile",
     "Vocabulary",
     "listed",
     "of_family",
     "ready",
+    "score_maps",
     "synonyms",
     "vocabulary",
 ]
@@ -59,7 +62,7 @@ Tile = Annotated[
     int | None, typer.Option(help="Show large photos in overlapping windows of so many pixels: finds smaller things, takes longer.")
 ]
 Mode = Annotated[
-    str | None, typer.Option(help="CAT-Seg, GroupViT: slide (windows over the photo, as published) or whole (one look, faster).")
+    str | None, typer.Option(help="CAT-Seg, DenseCLIP, GroupViT: slide (windows over the photo, as published) or whole (one look, faster).")
 ]
 Vocabulary = Annotated[
     str | None,
@@ -69,6 +72,7 @@ Vocabulary = Annotated[
         help="Classes of a published list, such as ade150 or coco-stuff171, or of a text file, one per line. They come first.",
     ),
 ]
+ScoreMaps = Annotated[bool, typer.Option("--score-maps", help="DenseCLIP: also a picture per class of how well it fits where, in scores/.")]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse larger photos, before they are decoded.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Segment again what an earlier run has done.")]
 
@@ -137,9 +141,24 @@ def of_family(segmenter: Segmenter, tile: int | None, **own: Any) -> Options:
     given = {name: value for name, value in own.items() if value is not None}
     if not given:
         return Options(tile=tile)
-    kind: type[Options] = getattr(family(segmenter.card.family), "OPTIONS", Options)
-    known = {field.name for field in fields(kind)}
+    offered: type[Options] | tuple[type[Options], ...] = getattr(family(segmenter.card.family), "OPTIONS", Options)
+    kinds = offered if isinstance(offered, tuple) else (offered,)
     for name in given:
-        if name not in known:
+        kinds = tuple(kind for kind in kinds if name in {field.name for field in fields(kind)})
+        if not kinds:
             raise ConfigError(f"{segmenter.card.name!r} has no option --{name.replace('_', '-')}; leave it out, or choose another model.")
-    return kind(tile=tile, **given)
+    return kinds[0](tile=tile, **given)
+
+
+def score_maps(segmenter: Segmenter, names: ClassNames | None, options: Options) -> Callable[[Path, Path], None]:
+    """What writes the score maps of a photo, a picture per name, into ``scores`` in a folder."""
+
+    def write(photo: Path, folder: Path) -> None:
+        from ..score_maps import draw_score_maps
+        from ..writers import png_name
+
+        (folder / "scores").mkdir()
+        for index, (name, picture) in enumerate(draw_score_maps(segmenter, photo, names, options=options).items()):
+            picture.save(folder / "scores" / png_name(index, name))
+
+    return write

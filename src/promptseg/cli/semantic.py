@@ -19,11 +19,13 @@ from .options import (
     Output,
     Overwrite,
     Precision,
+    ScoreMaps,
     Tile,
     Vocabulary,
     listed,
     of_family,
     ready,
+    score_maps,
     synonyms,
     vocabulary,
 )
@@ -68,6 +70,9 @@ def semantic(
     output: Output = Path("maps"),
     formats: Formats = "overlay,png",
     tile: Tile = None,
+    fit: Annotated[
+        str | None, typer.Option(help="How a photo is fitted into the network's input: stretch, letterbox or native; default: the model's.")
+    ] = None,
     mode: Mode = None,
     max_classes: Annotated[
         int | None, typer.Option(help="CAT-Seg: refine only so many classes, those most like some place of the photo; approximate.")
@@ -78,6 +83,7 @@ def semantic(
     merging: Annotated[
         str | None, typer.Option("--synonyms", help="A class of several names is asked for each, max, or once for their mean, mean.")
     ] = None,
+    scores: ScoreMaps = False,
     device: Device = "auto",
     precision: Precision = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -91,20 +97,21 @@ def semantic(
     wanted = listed(formats, tuple(FORMATS), "format")
     asked = [*vocabulary(listing), *given.prompts]
     request: dict[str, Any] = {"command": "semantic", "classes": asked, "background": background, "model": model_stamp(model)}
-    own = {"mode": mode, "max_classes": max_classes, "truncate": truncate or None, "synonyms": merging}
-    request |= {"formats": wanted, "tile": tile, **own}
+    own = {"fit": fit, "mode": mode, "max_classes": max_classes, "truncate": truncate or None, "synonyms": merging}
+    request |= {"formats": wanted, "tile": tile, **own, "scores": scores}
 
     from .batch import run
 
     nothing = _background(background)
     segmenter = ready(model, "semantic", device=device, precision=precision, max_pixels=max_pixels)
-    options = of_family(segmenter, tile, **own)
+    options, names = of_family(segmenter, tile, **own), synonyms(asked) or None
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
-        found = segmenter.semantic(photo, synonyms(asked) or None, background=nothing, options=options)
+        found = segmenter.semantic(photo, names, background=nothing, options=options)
         return found, _rows(found, nothing if isinstance(nothing, list) else ())
 
-    run(given.photos, OutputFolder(output, request), ask, wanted, overwrite)
+    besides = score_maps(segmenter, names, options) if scores else None
+    run(given.photos, OutputFolder(output, request), ask, wanted, overwrite, besides)
 
 
 def _background(text: str | None) -> float | list[str] | None:

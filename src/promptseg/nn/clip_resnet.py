@@ -122,11 +122,7 @@ class ClipResNet(nn.Module):
         Raises:
             ImageError: the image is so narrow that the coarsest map has no cell.
         """
-        if min(pixels.shape[-2:]) < LEAST:
-            raise ImageError(
-                f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads {LEAST} and more on a side. "
-                "Show it larger, or a narrow photo stretched: Options(fit='stretch')."
-            )
+        require_sides(pixels, LEAST)
         x = pixels
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = F.relu(norm(conv(x)), inplace=True)
@@ -137,6 +133,19 @@ class ClipResNet(nn.Module):
             maps.append(x)
         embedding, local = (None, None) if self.attnpool is None else self.attnpool(x)
         return ImageMaps(tuple(maps), embedding, local)
+
+
+def require_sides(pixels: Tensor, least: int) -> None:
+    """Nothing, if both sides of pixels (B, 3, H, W) are at least so long.
+
+    Raises:
+        ImageError: the image is too small or too narrow for its coarsest map to have a cell.
+    """
+    if min(pixels.shape[-2:]) < least:
+        raise ImageError(
+            f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads {least} and more on a side. "
+            "Show it larger, or a narrow photo stretched: Options(fit='stretch')."
+        )
 
 
 def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

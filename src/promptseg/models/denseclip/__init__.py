@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from .network import Model  # or, for the configuration of one, a `detection.network.Detector`
     from .run import DenseClipRun as Run  # or a `detection.run.DetectionRun`
 
-__all__ = ["CARDS", "LAYOUTS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
+__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
 
 CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS, *TRANSFER_CARDS)
+OPTIONS = (DenseClipOptions, DetectionOptions)
 RECIPES = {**SEGMENTER_RECIPES, **DETECTOR_RECIPES, **TRANSFER_RECIPES}
 
 _HOME = {"Model": ("choosing", "Model"), "Run": ("running", "Run")}

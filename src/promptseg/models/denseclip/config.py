@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, TypeVar
 
 from ...contracts import Options, Preprocess
 from ...errors import ConfigError
 from ...nn.clip_config import AttentionPoolConfig, ClipResNetConfig, ClipTextConfig, ClipVisionConfig
 from ...nn.efficientnet_config import VARIANTS, tap_widths
+
+Kind = TypeVar("Kind", bound=Options)
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's own
 
@@ -291,6 +294,11 @@ class DenseClipConfig:
             raise ConfigError(f"level is one of the {len(self.backbone.channels)} maps, counted from 0, not {self.language.level}.")
 
     @property
+    def score_maps(self) -> bool:
+        """Whether the network compares every place with every name."""
+        return self.language is not None
+
+    @property
     def neck_inputs(self) -> tuple[int, ...]:
         """Channels of the levels that the pyramid reads, the score map's included."""
         widths = list(self.backbone.channels)
@@ -299,13 +307,38 @@ class DenseClipConfig:
         return tuple(widths[self.neck.start :])
 
 
+def own(options: Options, kind: type[Kind]) -> Kind:
+    """The options of a network that is asked with this ``kind`` of them; plain ones become it.
+
+    Raises:
+        ConfigError: they are another network's and would have no effect, or plain ones say what this kind cannot.
+    """
+    if isinstance(options, kind):
+        return options
+    if type(options) is not Options:
+        raise ConfigError(f"{type(options).__name__} has no effect on this model; give it {kind.__name__}, or Options.")
+    return kind(**{field.name: getattr(options, field.name) for field in fields(Options)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseClipOptions(Options):
-    """How DenseCLIP's segmenters are asked: ``mode`` "slide", overlapping windows, as all published figures; "whole", one look."""
+    """How DenseCLIP's segmenters are asked: ``mode`` "slide", overlapping windows, as all published figures; "whole", one look.
+
+    ``scales``: the photo is looked at once at each of these multiples of the usual size, and with ``flip`` once more mirrored; a class's
+    share is the mean of all looks. The published figures of several scales: 0.5, 0.75, 1, 1.25, 1.5, 1.75, with flip.
+    """
 
     mode: Literal["slide", "whole"] = "slide"
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)
         if self.mode not in ("slide", "whole"):
             raise ConfigError(f"mode is 'slide' or 'whole', not {self.mode!r}.")
+        wrong = not isinstance(self.scales, Sequence) or not self.scales
+        if wrong or not all(isinstance(scale, int | float) and 0.1 <= scale <= 10 for scale in self.scales):
+            raise ConfigError(f"scales are a list of numbers from 0.1 to 10, at least one, not {self.scales!r}.")
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if (list(self.scales) != [1] or self.flip) and (self.fit, self.size, self.tile) != (None, None, None):
+            raise ConfigError("scales and flip are of the photo as it is usually shown: leave fit, size and tile out.")

@@ -104,6 +104,10 @@ class DenseClip(nn.Module):
         texts = base + self.gamma * difference
         return Guidance(base, difference, texts, score_map(image.local, texts))
 
+    def score_map(self, pixel_values: Tensor, names: Sequence[str] | None = None) -> Tensor:
+        """Normalised pixels (B, 3, h, w) -> cosines (B, K, h', w') of every place and every name, by default the trained classes."""
+        return self.guide(DenseClip.encode_image(self, pixel_values), self.class_embeddings(names)).scores
+
     def pyramid(self, image: ImageMaps, scores: Tensor | None) -> tuple[Tensor, ...]:
         """The pyramid's levels; ``scores`` (B, K, h, w) of the trained classes are laid behind one map's channels."""
         maps = list(image.maps)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import WeightsError
-from ...nn.clip_resnet import ImageMaps
+from ...nn.clip_resnet import ImageMaps, require_sides
 from ...nn.efficientnet import EfficientNetLite
 from ...nn.efficientnet_config import HEAD
 from .config import ImageNetBackbone, LiteBackbone
 
+STRIDE = 32  # of the coarsest map
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -59,7 +60,12 @@ class LiteEncoder(nn.Module):
         return self
 
     def forward(self, pixels: Tensor) -> ImageMaps:
-        """pixels (B, 3, H, W), normalised, H and W multiples of 32 -> maps at strides 4, 8, 16 and 32."""
+        """pixels (B, 3, H, W), normalised -> maps at strides 4, 8, 16 and 32; where H or W is no multiple of 32 the last ones are cut.
+
+        Raises:
+            ImageError: the image is so narrow that the coarsest map has no cell.
+        """
+        require_sides(pixels, STRIDE)
         *maps, last = self.body(pixels.contiguous(memory_format=torch.channels_last))
         if self.project is None:
             return ImageMaps(tuple(maps), None, None)

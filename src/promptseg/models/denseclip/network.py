@@ -23,9 +23,9 @@ from ...errors import ConfigError, PromptError
 from ...nn import views as shared_views
 from ...nn.clip_resnet import ImageMaps
 from ...nn.conversion import built
-from ...prompts import Prompt, Text
+from ...prompts import Prompt, Text, plain
 from . import windows
-from .config import DenseClipConfig, DenseClipOptions, PlainVitBackbone, SemanticHead
+from .config import DenseClipConfig, DenseClipOptions, PlainVitBackbone, SemanticHead, own
 from .core import DenseClip
 from .head import FpnHead
 from .keys import LAYOUTS
@@ -88,7 +88,7 @@ class Model(DenseClip):
         names = tuple(prompt.text for prompt in prompts.prompts if isinstance(prompt, Text))
         base = prompts.condition.to(image.maps[0]) if self.queries is None else self.class_embeddings(names)
         scores = self.guide(image, base).scores
-        if names == self.classes:
+        if [plain(name) for name in names] == [plain(name) for name in self.classes]:
             return DenseLogits(self.classify(image, scores))
         return DenseLogits(scores / self.config.language.tau)
 
@@ -103,27 +103,32 @@ class Model(DenseClip):
         logits: Tensor = self.head(self.pyramid(image, scores))
         return logits
 
-    def score_map(self, pixel_values: Tensor, names: Sequence[str] | None = None) -> Tensor:
-        """Normalised pixels (B, 3, h, w) -> cosines (B, K, h', w') of every place and every name, by default the trained classes."""
-        return self.guide(self.encode_image(pixel_values), self.class_embeddings(names)).scores
-
     # --- photos -------------------------------------------------------------------------------------------------------------------------
 
     def views(self, size: Size, options: Options) -> tuple[View, ...]:
-        """The published windows; with ``options.tile``, ``fit`` or ``size`` as `nn.views.views`."""
-        if options.tile is not None or options.fit is not None or options.size is not None:
-            return shared_views.views(size, options, replace(self.config.preprocess, size=self.looks.limits[1], multiple=MULTIPLE))
-        return windows.looks(size, options.mode if isinstance(options, DenseClipOptions) else "slide", self.looks)
+        """The published windows; with ``options.tile``, ``fit`` or ``size`` as `nn.views.views`.
 
-    def whole_view(self, size: Size) -> View:
-        """The photo of ``size`` (H, W) in one look."""
-        return windows.looks(size, "whole", self.looks)[0]
+        Raises:
+            ConfigError: the options are those of detectors or of another family.
+        """
+        given = own(options, DenseClipOptions)
+        if given.tile is not None or given.fit is not None or given.size is not None:
+            return shared_views.views(size, given, replace(self.config.preprocess, size=self.looks.limits[1], multiple=MULTIPLE))
+        return windows.looks(size, self.looks, given)
+
+    def whole_view(self, size: Size, options: Options) -> View:
+        """The photo of ``size`` (H, W) in one look, fitted as the options say."""
+        return self.views(size, replace(own(options, DenseClipOptions), mode="whole", scales=(1.0,), flip=False, tile=None))[0]
+
+    def prepare(self, pixels: Tensor, view: View) -> Tensor:
+        """Pixels (3, h, w), mirrored where the view is."""
+        return pixels.flip(-1) if view.mirrored else pixels
 
     def merge(self, predictions: Iterable[DenseLogits], views: Sequence[View], size: Size) -> DenseLogits:
-        """Windows are averaged at the resized photo's size; tiles: see `nn.views.merge`."""
+        """Windows are averaged at the resized photo's size, looks at the photo's; tiles: see `nn.views.merge`."""
         whole = (0, 0, size[1], size[0])
         if (views[0].content == views[0].shape and views[0].box == whole) or views[0].window is not None:
-            return windows.averaged(predictions, views)
+            return windows.merged(predictions, views, size)
         return shared_views.merge(predictions, views, size)
 
     def to_scores(self, prediction: DenseLogits, size: Size) -> Iterator[NDArray[np.float32]]:
@@ -138,7 +143,8 @@ class Model(DenseClip):
         return self.text if self.queries is None else None
 
     def _index(self, name: str) -> int:
-        if name not in self.classes:
+        known = [plain(one) for one in self.classes]
+        if plain(name) not in known:
             some = ", ".join(self.classes[:10])
             raise PromptError(f"This model reads no words: {name!r} is none of its {len(self.classes)} classes ({some}, ...).")
-        return self.classes.index(name)
+        return known.index(plain(name))

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import ImageError
 from ...nn.attention import PreNormBlock
-from ...nn.clip_resnet import ImageMaps
+from ...nn.clip_resnet import ImageMaps, require_sides
 from ...nn.positions import resize_table
 from ...nn.shared_norm import SharedBatchNorm2d
 from .config import VitBackbone
@@ -56,12 +55,7 @@ class DenseVit(nn.Module):
 
     def tokens(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """The first block's input (B, 1 + h * w, C) and the grid (h, w)."""
-        if min(pixels.shape[-2:]) < 2 * self.config.patch:
-            least = 2 * self.config.patch
-            raise ImageError(
-                f"The image is {tuple(pixels.shape[-2:])} pixels; the model reads {least} and more on a side. "
-                "Show it larger, or a narrow photo stretched: Options(fit='stretch')."
-            )
+        require_sides(pixels, 2 * self.config.patch)
         patches = self.patch_embedding(pixels)
         grid = (patches.shape[-2], patches.shape[-1])
         tokens = patches.flatten(2).transpose(1, 2)  # (B, h*w, C)

@@ -20,7 +20,10 @@ class DetectionOptions(Options):
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)
-        if not 32 <= self.short <= self.long <= 1344:
-            raise ConfigError(f"short and long are sides in pixels, 32 to 1344, the shorter one first; not {self.short} and {self.long}.")
+        if not isinstance(self.long, int) or not isinstance(self.short, int) or not 32 <= self.short <= self.long <= 1344:
+            wrong = f"{self.short!r} and {self.long!r}"
+            raise ConfigError(f"short and long are sides in whole pixels, 32 to 1344, the shorter one first; not {wrong}.")
         if (self.fit, self.size, self.tile) != (None, None, None):
             raise ConfigError("Detectors see the whole photo in its own aspect: leave fit, size and tile out, choose with short and long.")
+        if self.templates is not None or self.synonyms != "max":
+            raise ConfigError("Detectors read the bare names of their classes, each by itself: leave templates and synonyms out.")

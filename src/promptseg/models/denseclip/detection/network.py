@@ -20,7 +20,7 @@ from ....nn.clip_resnet import ImageMaps
 from ....nn.conversion import built
 from ....nn.slides import resized
 from ....prompts import Prompt, Text
-from ..config import DenseClipConfig, MaskHead, ResNetBackbone, RetinaHead
+from ..config import DenseClipConfig, MaskHead, ResNetBackbone, RetinaHead, own
 from ..core import DenseClip
 from ..keys import LAYOUTS
 from .anchored import Truth
@@ -113,14 +113,16 @@ class Detector(DenseClip):
         """The whole photo, fitted into 1333 x 800 pixels or what `DetectionOptions` says, then padded at the right and bottom.
 
         Raises:
-            ConfigError: the options ask for tiles or another fit.
+            ConfigError: the options ask for tiles, another fit or other wordings, or are those of segmenters.
         """
-        given = (
-            options if isinstance(options, DetectionOptions) else DetectionOptions(fit=options.fit, size=options.size, tile=options.tile)
-        )
+        given = own(options, DetectionOptions)
         content = resized(size, given.short, given.long)
         shape = (-(-content[0] // STRIDE) * STRIDE, -(-content[1] // STRIDE) * STRIDE)
         return (View((0, 0, size[1], size[0]), content, shape),)
+
+    def whole_view(self, size: Size, options: Options) -> View:
+        """The photo of ``size`` (H, W) in one look, as always."""
+        return self.views(size, options)[0]
 
     def prepare(self, pixels: Tensor, view: View) -> Tensor:
         """(3, h, w) -> (4, h, w): what is photo and what is padding."""
