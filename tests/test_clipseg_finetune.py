@@ -16,6 +16,7 @@ import promptseg
 import replicas
 import small_clipseg
 from promptseg import zoo
+from promptseg.data.photosets import AnnotatedPhoto
 from promptseg.errors import ConfigError
 from promptseg.models.clipseg.finetune import PRESETS, FineTune, adapted_parts, other_names
 from promptseg.models.clipseg.losses import mask_loss
@@ -50,6 +51,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folders(tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture(scope="module")
+def photos(data: Path) -> list[AnnotatedPhoto]:
+    return checked(data, lambda line: None)
+
+
 @pytest.fixture
 def tune(start: Path, data: Path, tmp_path: Path) -> Callable[..., Report]:
     def run(**options: Any) -> Report:
@@ -58,9 +64,9 @@ def tune(start: Path, data: Path, tmp_path: Path) -> Callable[..., Report]:
     return run
 
 
-def run_of(model: Model, data: Path, preset: str = "head", names: tuple[str, ...] = ("dog",), *changes: str) -> FineTune:
+def run_of(model: Model, photos: list[AnnotatedPhoto], preset: str = "head", names: tuple[str, ...] = ("dog",), *changes: str) -> FineTune:
     recipe = with_words(PRESETS[preset], [*SMALL, *changes])
-    run = FineTune(recipe, model, checked(data, lambda line: None), names)
+    run = FineTune(recipe, model, photos, names)
     arrange(run.model, recipe)
     return run
 
@@ -102,8 +108,8 @@ def test_it_learns_what_it_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_everything_that_learns_is_asked_for(preset: str, name: str, data: Path) -> None:
-    run = run_of(network(name), data, preset)
+def test_everything_that_learns_is_asked_for(preset: str, name: str, photos: list[AnnotatedPhoto]) -> None:
+    run = run_of(network(name), photos, preset)
     losses = run.losses(run.collate([run.example(number) for number in range(2)]))
     torch.stack([*losses.values()]).sum().backward()
     learning = {part for part, parameter in run.model.named_parameters() if parameter.requires_grad}
@@ -113,9 +119,9 @@ def test_everything_that_learns_is_asked_for(preset: str, name: str, data: Path)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_other_names_are_held_to_what_was_said(preset: str, data: Path) -> None:
+def test_other_names_are_held_to_what_was_said(preset: str, photos: list[AnnotatedPhoto]) -> None:
     model = network("clipseg-rd64")
-    run = run_of(model, data, preset)
+    run = run_of(model, photos, preset)
     assert run.unasked
     assert not {*run.unasked} & {*run.others}
     assert {*run.found} <= {*run.others}
@@ -125,7 +131,7 @@ def test_other_names_are_held_to_what_was_said(preset: str, data: Path) -> None:
         for parameter in (one for one in run.model.parameters() if one.requires_grad):
             parameter.add_(0.05)
     assert run.losses(batch)["kept"].item() > 1e-4
-    assert "kept" not in run_of(network("clipseg-rd64"), data, "head", ("dog",), "options.others=0").losses(batch_without_others(run))
+    assert "kept" not in run_of(network("clipseg-rd64"), photos, "head", ("dog",), "options.others=0").losses(batch_without_others(run))
 
 
 def batch_without_others(run: FineTune) -> Any:
@@ -139,9 +145,9 @@ def test_other_names_share_no_word_with_the_data() -> None:
     assert not {"dog", "wine glass", "hot dog"} & {*others}
 
 
-def test_names_that_the_tower_reads_alike_are_refused(data: Path) -> None:
+def test_names_that_the_tower_reads_alike_are_refused(photos: list[AnnotatedPhoto]) -> None:
     with pytest.raises(ConfigError, match=r"'DOG' and 'dog' alike"):
-        run_of(network("clipseg-rd64"), data, "head", ("dog", "DOG"))
+        run_of(network("clipseg-rd64"), photos, "head", ("dog", "DOG"))
 
 
 def test_unknown_pixels_cost_nothing() -> None:
@@ -157,7 +163,7 @@ def test_unknown_pixels_cost_nothing() -> None:
     assert mask_loss(logits, targets, known | True).item() == pytest.approx(mask_loss(logits, targets).item())
 
 
-def test_adapters_go_where_they_act(data: Path) -> None:
+def test_adapters_go_where_they_act() -> None:
     parts = adapted_parts(network("clipseg-rd64", taps=(1, 2), reduce_cond=4))
     assert "image.blocks.2.attn.qkv" in parts
     assert "decoder.film_mul" in parts
