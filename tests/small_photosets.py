@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import replicas
+
 SIZE = (48, 64)  # (H, W)
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 200)}
 
@@ -30,6 +32,14 @@ def write(root: Path) -> Path:
     (root / "imagenet_names.csv").write_text("wnid,name\nn0,tench\nn1,goldfish\nn2,great white shark\n")
     (root / "flickr8k").mkdir()
     (root / "flickr8k" / "captions.csv").write_text("image,caption\n" + "".join(f"{i}.jpg,A dog on the grass .\n" for i in range(6)))
+    return root
+
+
+def folders(root: Path, *, names: tuple[str, ...] = ("dog",), count: int = 6) -> Path:
+    """Labelled photos of one's own: a coloured box each, its mask in a folder per class."""
+    for index in range(count):
+        mask, _ = _photo(root / "images" / f"{index}.jpg", index)
+        replicas.labels(root / "masks" / names[index % len(names)] / f"{index}.png", mask.astype(np.uint8) * 255)
     return root
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,16 +24,21 @@ import small_pocket
 from command_line import Cli
 from promptseg import zoo
 from promptseg.cli.finetune import asked_of
+from promptseg.contracts import Recipe
 from promptseg.data.photosets import AnnotatedPhoto
 from promptseg.errors import ConfigError, DataError
-from promptseg.models.pocket.finetune import PRESETS, FineTune, OwnOptions, _drift, adapted_parts, other_names
+from promptseg.models.denseclip.run import labelled
+from promptseg.models.pocket.finetune import PRESETS, FineTune, adapted_parts, other_names
 from promptseg.models.pocket.network import Model
 from promptseg.models.pocket.text import with_pieces
-from promptseg.training import finetune, finetuning
+from promptseg.training import finetune, finetuning, recipe
 from promptseg.training.before_after import Report
 from promptseg.training.distributed import moved
+from promptseg.training.files import with_words
 from promptseg.training.lora import adapt, merged
 from promptseg.training.own_photos import asked_for, checked, divided
+from promptseg.training.own_run import drift
+from small_photosets import folders
 
 SMALL = ("options.size=64", "options.prompts=3", "batch_size=2", "save_every_s=0")
 SIZE = small_photosets.SIZE
@@ -71,14 +77,6 @@ def yolo(root: Path) -> Path:
             replicas.photo(root / "images" / part / f"{part}{index}.jpg", SIZE, index)
             (root / "labels" / part / f"{part}{index}.txt").write_text(f"{number} 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n")
     (root / "data.yaml").write_text("names: [dog, cat]\n")
-    return root
-
-
-def folders(root: Path, *, names: tuple[str, ...] = ("dog",), count: int = 6) -> Path:
-    """Photos of a coloured box each, its mask in a folder per class."""
-    for index in range(count):
-        mask, _ = small_photosets._photo(root / "images" / f"{index}.jpg", index)
-        replicas.labels(root / "masks" / names[index % len(names)] / f"{index}.png", mask.astype(np.uint8) * 255)
     return root
 
 
@@ -273,7 +271,7 @@ def test_classes_are_joined_chosen_and_said_in_words() -> None:
 
 
 def _run(start: Path, tmp_path: Path, names: tuple[str, ...]) -> FineTune:
-    recipe = replace(PRESETS["head"], options=OwnOptions(size=64))
+    recipe = with_words(PRESETS["head"], ["options.size=64"])
     photos = checked(folders(tmp_path / "data"), lambda line: None)
     model = zoo.load(start)[0]
     assert isinstance(model, Model)
@@ -299,8 +297,8 @@ def test_other_names_mean_nothing_of_the_data_and_some_are_never_trained(start: 
 
 def test_the_penalty_for_change_is_nothing_at_first_and_grows() -> None:
     before = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)) * 5
-    assert _drift(before, before).item() == pytest.approx(0, abs=1e-6)
-    assert 0 < _drift(before + 0.1, before) < _drift(before + 1, before)
+    assert drift(before, before).item() == pytest.approx(0, abs=1e-6)
+    assert 0 < drift(before + 0.1, before) < drift(before + 1, before)
 
 
 def test_adapters_change_nothing_at_first_and_disappear_when_merged(start: Path) -> None:
@@ -323,7 +321,7 @@ def test_adapters_change_nothing_at_first_and_disappear_when_merged(start: Path)
 
 def test_batches_go_to_the_device_whole(start: Path, tmp_path: Path) -> None:
     photos = checked(folders(tmp_path / "data", names=("dog", "cat")), lambda line: None)
-    recipe = replace(PRESETS["head"], options=OwnOptions(size=64, prompts=3, others=2))
+    recipe = with_words(PRESETS["head"], ["options.size=64", "options.prompts=3", "options.others=2"])
     run = FineTune(recipe, zoo.load(start)[0], photos, ("cat", "dog"))  # type: ignore[arg-type]
     batch = run.collate([run.example(number) for number in range(4)])
     assert [len(names) for names in batch.names] == [5] * 4
@@ -337,7 +335,7 @@ def test_batches_go_to_the_device_whole(start: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("prompts", "others"), [(1, 0), (4, 1)])
 def test_any_number_of_names_may_be_asked(prompts: int, others: int, start: Path, tmp_path: Path) -> None:
     photos = checked(folders(tmp_path / "data"), lambda line: None)
-    recipe = replace(PRESETS["full"], options=OwnOptions(size=64, prompts=prompts, others=others))
+    recipe = with_words(PRESETS["full"], ["options.size=64", f"options.prompts={prompts}", f"options.others={others}"])
     run = FineTune(recipe, zoo.load(start)[0], photos, ("dog",))  # type: ignore[arg-type]
     losses = run.losses(run.collate([run.example(number) for number in range(2)]))
     assert ("kept" in losses) == bool(others)
@@ -348,9 +346,30 @@ def test_any_number_of_names_may_be_asked(prompts: int, others: int, start: Path
 # --- refusals and the command line ------------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_tuned_says_what_can(tune: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"'clipseg-rd64-refined' cannot be fine-tuned.* These have: pocket"):
-        tune(tmp_path, model="clipseg-rd64-refined")
+@pytest.mark.parametrize(
+    ("model", "why"), [("catseg-base", "COCO-Stuff"), ("denseclip-fpn-r50", "part of its network"), ("groupvit-gcc-yfcc", "captions"),
+                       ("psalm", "files of questions")]
+)  # fmt: skip
+def test_what_cannot_be_tuned_says_why_and_what_can(model: str, why: str, tune: Callable[..., Report], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"'{model}' cannot be fine-tuned.*{why}.*Families that can be: clipseg, pocket\.") as told:
+        tune(tmp_path, model=model)
+    command = re.search(r"`promptseg train ([\w/-]+)", str(told.value))
+    assert command is not None
+    assert family_of(recipe(command[1])) == zoo.card(model).family
+
+
+def family_of(named: Recipe) -> str:
+    return zoo.card(named.card).family
+
+
+def test_the_recipe_for_label_maps_of_ones_own_reads_them(sets: Path) -> None:
+    told = with_words(recipe("denseclip/msrc"), ["options.config.classes=[hat, shoes]"])
+    photos = [labelled(sets / "ccp", told.options, split) for split in ("training", "validation")]
+    assert photos[0][0].classes == ("hat", "shoes")
+    assert sum(map(len, photos)) == 10
+
+
+def test_what_a_preset_lacks_is_told(tune: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"no preset 'heed'.*head"):
         tune(tmp_path, preset="heed")
     monkeypatch.setitem(sys.modules, "peft", None)

@@ -19,11 +19,12 @@ import small_photosets
 import small_pocket
 from promptseg.contracts import Recipe
 from promptseg.data import photosets
+from promptseg.data.asked_crops import Batch, collate
 from promptseg.evaluation import Pocket, evaluate
 from promptseg.evaluation.pocket import exemplars_of
 from promptseg.models.pocket import recipes
 from promptseg.models.pocket import run as pocket_run
-from promptseg.models.pocket.batches import Batch, Examples, collate
+from promptseg.models.pocket.batches import Examples
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
 from promptseg.models.pocket.photos import DISTINCT, _with_riders, in_memory
 from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, wordings

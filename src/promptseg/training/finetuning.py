@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .. import zoo
-from ..contracts import Recipe
+from ..contracts import Card, Recipe
 from ..devices import choose_device, choose_precision
 from ..errors import ConfigError, DataError, nearest
 from ..models import FAMILIES, family
@@ -111,21 +111,21 @@ def finetune(
     return _reported(folder, settings, parts, run.unasked, time.monotonic() - begun)
 
 
-def _family(model: str) -> str:
-    """The family of a model, asked of the catalogue first, so that a refusal needs no weights."""
-    entry = next((entry for entry in zoo.cards() if entry.name == model), None)
-    return (entry or zoo.load(model)[1]).family
+def _card(model: str) -> Card:
+    """The card of a model, asked of the catalogue first, so that a refusal needs no weights."""
+    return next((entry for entry in zoo.cards() if entry.name == model), None) or zoo.load(model)[1]
 
 
 def _preset(model: str, preset: str) -> Recipe:
-    key = _family(model)
-    presets: Mapping[str, Recipe] | None = getattr(family(key), "PRESETS", None)
+    card = _card(model)
+    presets: Mapping[str, Recipe] | None = getattr(family(card.family), "PRESETS", None)
     if presets is None:
         able = ", ".join(name for name in FAMILIES if getattr(family(name), "PRESETS", None))
-        raise ConfigError(f"{model!r} cannot be fine-tuned on own photos here: its family, {key}, has no presets. These have: {able}.")
+        why = getattr(family(card.family), "UNTUNED", f"its family, {card.family}, has no presets.")
+        raise ConfigError(f"{model!r} cannot be fine-tuned on own photos: {why} Families that can be: {able}.")
     if preset not in presets:
         raise ConfigError(f"There is no preset {preset!r}.{nearest(preset, tuple(presets))} {model!r} has {', '.join(presets)}.")
-    return presets[preset]
+    return replace(presets[preset], card=card.name)
 
 
 def _run(model: str, recipe: Recipe, parts: Parts) -> Any:

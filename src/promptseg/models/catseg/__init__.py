@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from .network import Model
     from .run import CatSegRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "CatSegConfig", "CatSegOptions", "Model", "Run"]
+__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "UNTUNED", "CatSegConfig", "CatSegOptions", "Model", "Run"]
 
 OPTIONS = CatSegOptions
+
+UNTUNED = (
+    "CAT-Seg learns all classes of a set together, from maps that give every pixel one of them, and its recipes read COCO-Stuff alone: "
+    "`promptseg train catseg/base`."
+)
 
 _HOME = {"Model": ("network", "Model"), "Run": ("run", "CatSegRun")}
 

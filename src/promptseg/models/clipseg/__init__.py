@@ -11,12 +11,20 @@ from .keys import LAYOUTS, PARTS
 from .recipes import RECIPES
 
 if TYPE_CHECKING:
+    from .finetune import PRESETS, FineTune
     from .network import Model
     from .run import ClipSegRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "PARTS", "RECIPES", "ClipDeconvConfig", "ClipSegConfig", "Model", "Run", "VitConfig"]
+__all__ = [
+    "CARDS", "LAYOUTS", "PARTS", "PRESETS", "RECIPES", "ClipDeconvConfig", "ClipSegConfig", "FineTune", "Model", "Run", "VitConfig",
+]  # fmt: skip
 
-_HOME = {"Model": ("network", "Model"), "Run": ("run", "ClipSegRun")}
+_HOME = {
+    "FineTune": ("finetune", "FineTune"),
+    "Model": ("network", "Model"),
+    "PRESETS": ("finetune", "PRESETS"),
+    "Run": ("run", "ClipSegRun"),
+}
 
 
 def __getattr__(name: str) -> Any:

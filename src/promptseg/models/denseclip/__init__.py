@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from .network import Model  # or, for the configuration of one, a `detection.network.Detector`
     from .run import DenseClipRun as Run  # or a `detection.run.DetectionRun`
 
-__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
+__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "UNTUNED", "DenseClipConfig", "DenseClipOptions", "DetectionOptions", "Model", "Run"]
 
 CARDS = (*SEGMENTER_CARDS, *DETECTOR_CARDS, *TRANSFER_CARDS)
 OPTIONS = (DenseClipOptions, DetectionOptions)
 RECIPES = {**SEGMENTER_RECIPES, **DETECTOR_RECIPES, **TRANSFER_RECIPES}
+
+UNTUNED = (
+    "DenseCLIP's classes are part of its network, so others need a training of their own. With label maps of yours: "
+    "`promptseg train denseclip/msrc --data FOLDER 'options.config.classes=[NAME, NAME]'`."
+)
 
 _HOME = {"Model": ("choosing", "Model"), "Run": ("running", "Run")}
 

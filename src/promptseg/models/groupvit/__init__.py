@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from .network import Model
     from .run import GroupVitRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "GroupVitConfig", "GroupVitImageConfig", "GroupVitOptions", "Model", "Run"]
+__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "UNTUNED", "GroupVitConfig", "GroupVitImageConfig", "GroupVitOptions", "Model", "Run"]
 
 OPTIONS = GroupVitOptions
+
+UNTUNED = (
+    "GroupViT learns from captions, never from masks. With captioned photos of yours: `promptseg train groupvit/flickr8k --data FOLDER`."
+)
 
 _HOME = {"Model": ("network", "Model"), "Run": ("run", "GroupVitRun")}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from .photos import TrainingPhoto
+from ...data.asked_crops import TrainingPhoto
 from .vocabulary import ELSEWHERE, RARE_WITH_PEOPLE, overlapping
 
 RELATED = 0.45  # cosine from which a name may be a kind of, or a part of, what a photo of one class shows

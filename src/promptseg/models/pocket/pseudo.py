@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from ...data.asked_crops import TrainingPhoto
 from ...nn.efficientnet import EfficientNetLite
-from .photos import TrainingPhoto
 from .vocabulary import PLAIN_NAMES
 
 SIDE = 384  # of the square that the tower sees

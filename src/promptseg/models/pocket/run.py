@@ -14,16 +14,17 @@ from torch import Tensor
 
 from ...contracts import Recipe
 from ...data import photosets
+from ...data.asked_crops import Batch, Example, TrainingPhoto, collate
 from ...errors import DataError
 from ...nn.efficientnet_config import HEAD
 from ...training import checkpoints
 from ...training.pretrained import efficientnet
 from ...training.run import Run as TrainingRun
-from .batches import Batch, Example, Examples, collate
+from .batches import Examples
 from .distill import distill
 from .losses import alignment_loss, mask_losses, presence_loss
 from .network import Model, normalise
-from .photos import TrainingPhoto, in_memory
+from .photos import in_memory
 from .pictures import answers
 from .pseudo import pseudo_labelled
 from .recipes import PocketOptions
