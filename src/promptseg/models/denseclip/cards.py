@@ -51,6 +51,7 @@ def baseline(config: DenseClipConfig) -> DenseClipConfig:
         return replace(config, backbone=replace(config.backbone, pool=None), language=None)
     if isinstance(config.backbone, ImageNetBackbone | LiteBackbone):
         return replace(config, backbone=replace(config.backbone, embed=None), language=None)
+    assert isinstance(config.backbone, VitBackbone)
     return replace(config, backbone=replace(config.backbone, embed=None, drop_path=0.0), language=None)
 
 
