@@ -27,7 +27,7 @@ def label_findings(path: Path) -> list[Finding]:
     Raises:
         DataError: the data is in no form that is known.
     """
-    look = {"maps": _in_maps, "folders": _in_folders, "coco": _in_coco, "yolo": _in_yolo, "shards": lambda _: ()}[kind_of(path)]
+    look = {"maps": _in_maps, "folders": _in_folders, "coco": _in_coco, "yolo": _in_yolo, "shards": _in_shards}[kind_of(path)]
     return [finding for finding in (*look(path), _turned(path)) if finding is not None]
 
 
@@ -49,6 +49,11 @@ def _rotation(photo: Path) -> int:
             return int(picture.getexif().get(ORIENTATION, 1))
     except Exception:  # reading the photo will tell
         return 1
+
+
+def _in_shards(_: Path) -> Iterable[Finding | None]:
+    """Nothing beyond what reading them tells: `write_shards` has read every mask."""
+    return ()
 
 
 # --- label maps -------------------------------------------------------------------------------------------------------------------------
