@@ -184,15 +184,18 @@ def test_batches_of_phrases_are_their_parts(text_tower: TextTower, monkeypatch: 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("own", [[(5,), (6, 7), (8,), (5,)], [(), (6, 7)], [(5,), (5,)]])
-def test_a_common_beginning_is_read_once(text_tower: TextTower, own: list[tuple[int, ...]]) -> None:
+def test_a_common_beginning_is_read_once(text_tower: TextTower, own: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [phrase(1, 2, 3, *words, length=20) for words in own]
     alone = torch.cat([text_tower(row[None]) for row in rows])
     read: list[int] = []
-    handle = text_tower.blocks[0].mlp.register_forward_pre_hook(lambda _, taken: read.append(len(taken[0])))
+    handle = text_tower.blocks[0].register_forward_pre_hook(lambda _, taken: read.append(taken[0].shape[1]))
     torch.testing.assert_close(text_tower(torch.stack(rows)), alone)
-    handle.remove()
     common = 5 if len(set(own)) == 1 else 4  # with the start token, and never the end
     assert read == [common + sum(len(words) + 5 - common for words in own)], "no padding"
+    monkeypatch.setattr(towers, "TOKENS_PACKED", 2)
+    torch.testing.assert_close(text_tower(torch.stack(rows)), alone)
+    assert len(read) > 2
+    handle.remove()
     rows = [torch.cat([row[place:], row.new_zeros(place)]) for place, row in enumerate(rows)]  # nothing in common
     torch.testing.assert_close(text_tower(torch.stack(rows)), torch.cat([text_tower(row[None]) for row in rows]))
 

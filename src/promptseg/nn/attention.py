@@ -5,7 +5,7 @@ Sequences are (B, T, C). Attention is fused unless somebody asks for its weights
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,28 +57,14 @@ class Attention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
-        """x (B, T, C) -> (B, T, C); ``dropout`` is the share of attention weights that are left out."""
-        q, k, v = self._split(x)
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not causal and not dropout:
-            return self._join(_apart(q, k, v))
-        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout))
-
-    def continued(self, x: Tensor, start: int, groups: Sequence[tuple[int, int]]) -> Tensor:
-        """Causal attention in sequences that begin alike, x (T, C) -> (T, C): the ``start`` tokens of their beginning, once, then what each
-        goes on with. ``groups``: in order, how many sequences go on with how many tokens.
+    def forward(self, x: Tensor, *, causal: bool = False, dropout: float = 0.0, seen: Tensor | None = None) -> Tensor:
+        """x (B, T, C) -> (B, T, C); ``dropout`` is the share of attention weights that are left out, ``seen`` bool (T, T) what each token
+        looks at.
         """
-        qkv = self.qkv(x).view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)  # (3, heads, T, C / heads)
-        q, k, v = qkv[:, None, :, :start]
-        parts = [F.scaled_dot_product_attention(q, k, v, is_causal=True)] if start else []
-        sizes = [count * length for count, length in groups]
-        for (count, length), own in zip(groups, torch.split(qkv[:, :, start:], sizes, 2), strict=True):
-            mine = torch.unflatten(own, 2, (count, length)).transpose(1, 2)  # (3, count, heads, length, C / heads)
-            keys, values = (torch.cat([one.expand(count, -1, -1, -1), two], 2) for one, two in zip((k, v), mine[1:], strict=True))
-            seen = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
-            parts.append(F.scaled_dot_product_attention(mine[0], keys, values, attn_mask=seen))
-        joined: Tensor = self.out(torch.cat([part.transpose(1, 2).reshape(-1, x.shape[-1]) for part in parts]))
-        return joined
+        q, k, v = self._split(x)
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not causal and not dropout and seen is None:
+            return self._join(_apart(q, k, v))
+        return self._join(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal, dropout_p=dropout))
 
     def with_weights(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same without fusion, the logits times ``factors`` (B * heads, T, T); also the weights, (B * heads, T, T), b0h0, b0h1, ..."""
@@ -162,15 +148,9 @@ class PreNormBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps)
         self.mlp = mlp(width)
 
-    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.norm1(x), causal=causal)
-        result: Tensor = x + self.mlp(self.norm2(x))
-        return result
-
-    def continued(self, x: Tensor, start: int, groups: Sequence[tuple[int, int]]) -> Tensor:
-        """As `forward`, causal, of sequences that begin alike: see `Attention.continued`."""
-        x = x + self.attn.continued(self.norm1(x), start, groups)
+    def forward(self, x: Tensor, *, causal: bool = False, seen: Tensor | None = None) -> Tensor:
+        """x (B, T, C) -> (B, T, C); ``seen`` as in `Attention`."""
+        x = x + self.attn(self.norm1(x), causal=causal, seen=seen)
         result: Tensor = x + self.mlp(self.norm2(x))
         return result
 

@@ -23,6 +23,7 @@ from .clip_config import ClipTextConfig, ClipVisionConfig
 from .positions import resize_kernel, resize_table
 
 TEXT_TOKENS_AT_ONCE = 4096  # of a batch of phrases; bounds the memory that a thousand of them take
+TOKENS_PACKED = 256  # of phrases in one sequence; beyond that attention, which grows with the square, costs more than is saved
 PADDING_AT_MOST = 64  # tokens in a batch; about where padding costs a CPU as much as reading the weights once more
 
 
@@ -129,14 +130,16 @@ class TextTower(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (N, L) int64, L at most the context, padded with anything after the end token -> embeddings (N, E), not normalised.
 
-        Phrases of like length go together, so little of the work is padding; without gradients none is, and a common beginning, such as "a
-        photo of a", is read once. None of it changes the result, since attention is causal.
+        Phrases of like length go together, so little of the work is padding; without gradients none is, and what all begin with, such as
+        "a photo of a", is read once. None of it changes the result, since attention is causal.
         """
         if not len(ids):
             return self.token_embedding.weight.new_zeros(0, self.config.embed)
         ends = ids.argmax(-1)
+        if len(ids) > 1 and not torch.is_grad_enabled():
+            return self._packed(ids, ends)
         order = ends.argsort()
-        embeddings = torch.cat([self._encode(ids[part], ends[part]) for part in _batches(order, ends, padded=torch.is_grad_enabled())])
+        embeddings = torch.cat([self._encode(ids[part], ends[part]) for part in _batches(order, ends)])
         return embeddings[order.argsort()]
 
     def tokens(self, ids: Tensor) -> Tensor:
@@ -147,26 +150,26 @@ class TextTower(nn.Module):
         return x
 
     def _encode(self, ids: Tensor, ends: Tensor) -> Tensor:
-        """Phrases, the shorter first."""
-        if len(ids) > 1 and not torch.is_grad_enabled():
-            return self._continued(ids, ends)
         x = self.tokens(ids[:, : int(ends.max()) + 1])
         at_end = x[torch.arange(len(x), device=x.device), ends]
         return self.project(self.norm_final(at_end))
 
-    def _continued(self, ids: Tensor, ends: Tensor) -> Tensor:
-        """The same, one after another behind the beginning of all, without padding."""
-        start = int((ids == ids[:1]).all(0).cumprod(0).sum().clamp(max=ends[0]))
-        lengths = ends + 1 - start
-        places = torch.arange(start, ids.shape[1], device=ids.device)
-        own = places <= ends[:, None]
-        at = torch.cat([torch.arange(start, device=ids.device), places.expand(len(ids), -1)[own]])
-        x: Tensor = self.token_embedding(torch.cat([ids[0, :start], ids[:, start:][own]])) + self.position_embedding[at]
-        alike, counts = lengths.unique_consecutive(return_counts=True)
-        groups = list(zip(counts.tolist(), alike.tolist(), strict=True))
+    def _packed(self, ids: Tensor, ends: Tensor) -> Tensor:
+        start = int((ids == ids[:1]).all(0).cumprod(0).sum().clamp(max=ends.min()))  # tokens that all begin with
+        packs = ((ends + 1 - start).cumsum(0) // TOKENS_PACKED).unique_consecutive(return_counts=True)[1].tolist()
+        return torch.cat([self._pack(*pack, start) for pack in zip(ids.split(packs), ends.split(packs), strict=True)])
+
+    def _pack(self, ids: Tensor, ends: Tensor, start: int) -> Tensor:
+        """Phrases in one sequence: their common beginning, then the rest of one after another, which sees the beginning and itself."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        phrases, rest = ((places >= start) & (places <= ends[:, None])).nonzero(as_tuple=True)
+        phrases, at = torch.cat([torch.full_like(places[:start], -1), phrases]), torch.cat([places[:start], rest])
+        seen = ((phrases == phrases[:, None]) | (phrases < 0)).tril()
+        x: Tensor = (self.token_embedding(ids[phrases.clamp(min=0), at]) + self.position_embedding[at])[None]
         for block in self.blocks:
-            x = cast(PreNormBlock, block).continued(x, start, groups)
-        return self.project(self.norm_final(x[start - 1 + lengths.cumsum(0)]))
+            x = block(x, seen=seen)
+        at_end = x[0, start - 1 + (ends + 1 - start).cumsum(0)]
+        return self.project(self.norm_final(at_end))
 
     def project(self, x: Tensor) -> Tensor:
         """What the end token says (N, W) -> embeddings (N, E)."""
@@ -192,8 +195,8 @@ class Clip(nn.Module):
         return logits
 
 
-def _batches(order: Tensor, ends: Tensor, *, padded: bool) -> list[Tensor]:
-    """Positions of phrases, sorted by length, cut so that a batch has neither too many tokens nor, where it is padded, too much padding."""
+def _batches(order: Tensor, ends: Tensor) -> list[Tensor]:
+    """Positions of phrases, sorted by length, cut so that a batch has neither too many tokens nor too much padding."""
     lengths = (ends[order] + 1).tolist()
     parts: list[Tensor] = []
     stop = len(lengths)
@@ -201,7 +204,7 @@ def _batches(order: Tensor, ends: Tensor, *, padded: bool) -> list[Tensor]:
         start, padding = stop - 1, 0
         while start and (stop - start + 1) * lengths[stop - 1] <= TEXT_TOKENS_AT_ONCE:
             padding += lengths[stop - 1] - lengths[start - 1]
-            if padded and padding > PADDING_AT_MOST:
+            if padding > PADDING_AT_MOST:
                 break
             start -= 1
         parts.append(order[start:stop])
