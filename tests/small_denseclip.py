@@ -21,7 +21,15 @@ from promptseg import training
 from promptseg.contracts import Preprocess, Recipe
 from promptseg.models.denseclip import DenseClipConfig, Model
 from promptseg.models.denseclip.cards import baseline
-from promptseg.models.denseclip.config import DecoderConfig, LanguageConfig, PyramidConfig, ResNetBackbone, SemanticHead, VitBackbone
+from promptseg.models.denseclip.config import (
+    DecoderConfig,
+    ImageNetBackbone,
+    LanguageConfig,
+    PyramidConfig,
+    ResNetBackbone,
+    SemanticHead,
+    VitBackbone,
+)
 from promptseg.nn.clip_config import AttentionPoolConfig, ClipTextConfig
 
 CLASSES = ("cat", "traffic light", "sky")
@@ -43,6 +51,7 @@ VIT = replace(
     language=replace(RESNET.language, level=2),
 )
 CONFIGS = {"resnet": RESNET, "vit": VIT, "resnet-baseline": baseline(RESNET), "vit-baseline": baseline(VIT)}
+IMAGENET: dict[str, Any] = {"widths": (16, 32, 64, 128), "depths": (1, 1, 1, 1), "heads": (1, 2, 2, 4), "window": 4}
 
 
 def build(config: DenseClipConfig = RESNET, **changes: Any) -> Model:
@@ -53,6 +62,32 @@ def build(config: DenseClipConfig = RESNET, **changes: Any) -> Model:
         if model.gamma is not None:
             model.gamma.fill_(1.0)
     return model.eval()
+
+
+def shrunk(config: DenseClipConfig, like: DenseClipConfig = RESNET) -> DenseClipConfig:
+    """A published network with the sizes of a tiny one: its classes, kind of backbone and prompting stay."""
+    backbone, pool = config.backbone, config.backbone.embed and like.backbone.pool
+    if isinstance(backbone, VitBackbone):
+        backbone = replace(VIT.backbone, embed=config.backbone.embed and 16, drop_path=backbone.drop_path)
+    else:
+        backbone = replace(backbone, pool=pool, **IMAGENET) if isinstance(backbone, ImageNetBackbone) else replace(like.backbone, pool=pool)
+    language = config.language
+    if language is not None:
+        language = replace(like.language, prompting=language.prompting, level=language.level, divided=language.divided)
+    return replace(like, classes=config.classes, backbone=backbone, language=language)
+
+
+def classifier(backbone: ImageNetBackbone) -> Any:
+    """transformers' own model of the same sizes."""
+    from transformers import ResNetConfig, ResNetForImageClassification, SwinConfig, SwinForImageClassification
+
+    torch.manual_seed(1)
+    common: dict[str, Any] = {"depths": list(backbone.depths), "num_labels": 5}
+    if backbone.architecture == "swin":
+        sizes = {"embed_dim": backbone.widths[0], "num_heads": list(backbone.heads), "window_size": backbone.window}
+        return SwinForImageClassification(SwinConfig(**common, **sizes)).eval()
+    sizes = {"hidden_sizes": list(backbone.widths), "embedding_size": 16 if backbone.layer == "basic" else 4, "layer_type": backbone.layer}
+    return ResNetForImageClassification(ResNetConfig(**common, **sizes)).eval()
 
 
 def photos(root: Path) -> Path:
@@ -69,8 +104,7 @@ def photos(root: Path) -> Path:
 def recipe(root: Path, output: Path, *, name: str = "denseclip/fpn-r50", **changes: Any) -> Recipe:
     """A published recipe with a tiny network of the 150 classes on random towers, and few steps."""
     base = training.recipe(name)
-    config = replace(RESNET, classes=base.options.config.classes)
-    small = replace(base.options, config=config, clip=None, validation=2)
+    small = replace(base.options, config=shrunk(base.options.config), clip=None, imagenet=None, validation=2)
     values = {"steps": 4, "batch_size": 2, "lr": 3e-3, "workers": 0, "save_every_s": 0.0, "validate_every": 4, **changes}
     schedule = replace(base.schedule, steps=1)
     return replace(base, data=str(root), output=str(output), options=small, schedule=schedule, **values)
