@@ -24,7 +24,15 @@ from promptseg import training, zoo
 from promptseg.contracts import Preprocess, Recipe
 from promptseg.models.denseclip import LAYOUTS, DenseClipConfig, Model
 from promptseg.models.denseclip.cards import baseline
-from promptseg.models.denseclip.config import DecoderConfig, LanguageConfig, PyramidConfig, ResNetBackbone, SemanticHead, VitBackbone
+from promptseg.models.denseclip.config import (
+    DecoderConfig,
+    ImageNetBackbone,
+    LanguageConfig,
+    PyramidConfig,
+    ResNetBackbone,
+    SemanticHead,
+    VitBackbone,
+)
 from promptseg.nn import conversion
 from promptseg.nn.clip_config import AttentionPoolConfig, ClipTextConfig
 from promptseg.training.groups import arrange
@@ -49,6 +57,7 @@ VIT = replace(
     language=replace(RESNET.language, level=2),
 )
 CONFIGS = {"resnet": RESNET, "vit": VIT, "resnet-baseline": baseline(RESNET), "vit-baseline": baseline(VIT)}
+IMAGENET: dict[str, Any] = {"widths": (16, 32, 64, 128), "depths": (1, 1, 1, 1), "heads": (1, 2, 2, 4), "window": 4}
 
 
 def build(config: DenseClipConfig = RESNET, **changes: Any) -> Model:
@@ -111,6 +120,32 @@ def rates(recipe: Recipe) -> dict[tuple[float, float], tuple[int, int]]:
     return found
 
 
+def shrunk(config: DenseClipConfig, like: DenseClipConfig = RESNET) -> DenseClipConfig:
+    """A published network with the sizes of a tiny one: its classes, kind of backbone and prompting stay."""
+    backbone, pool = config.backbone, config.backbone.embed and like.backbone.pool
+    if isinstance(backbone, VitBackbone):
+        backbone = replace(VIT.backbone, embed=config.backbone.embed and 16, drop_path=backbone.drop_path)
+    else:
+        backbone = replace(backbone, pool=pool, **IMAGENET) if isinstance(backbone, ImageNetBackbone) else replace(like.backbone, pool=pool)
+    language = config.language
+    if language is not None:
+        language = replace(like.language, prompting=language.prompting, level=language.level, divided=language.divided)
+    return replace(like, classes=config.classes, backbone=backbone, language=language)
+
+
+def classifier(backbone: ImageNetBackbone) -> Any:
+    """transformers' own model of the same sizes."""
+    from transformers import ResNetConfig, ResNetForImageClassification, SwinConfig, SwinForImageClassification
+
+    torch.manual_seed(1)
+    common: dict[str, Any] = {"depths": list(backbone.depths), "num_labels": 5}
+    if backbone.architecture == "swin":
+        sizes = {"embed_dim": backbone.widths[0], "num_heads": list(backbone.heads), "window_size": backbone.window}
+        return SwinForImageClassification(SwinConfig(**common, **sizes)).eval()
+    sizes = {"hidden_sizes": list(backbone.widths), "embedding_size": 16 if backbone.layer == "basic" else 4, "layer_type": backbone.layer}
+    return ResNetForImageClassification(ResNetConfig(**common, **sizes)).eval()
+
+
 def photos(root: Path) -> Path:
     """`replicas.ade150` with a training split of two photos."""
     replicas.ade150(root)
@@ -125,8 +160,7 @@ def photos(root: Path) -> Path:
 def recipe(root: Path, output: Path, *, name: str = "denseclip/fpn-r50", **changes: Any) -> Recipe:
     """A published recipe with a tiny network of the 150 classes on random towers, and few steps."""
     base = training.recipe(name)
-    config = replace(RESNET, classes=base.options.config.classes)
-    small = replace(base.options, config=config, clip=None, validation=2)
+    small = replace(base.options, config=shrunk(base.options.config), clip=None, imagenet=None, validation=2)
     values = {"steps": 4, "batch_size": 2, "lr": 3e-3, "workers": 0, "save_every_s": 0.0, "validate_every": 4, **changes}
     schedule = replace(base.schedule, steps=1)
     return replace(base, data=str(root), output=str(output), options=small, schedule=schedule, **values)

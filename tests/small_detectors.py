@@ -7,10 +7,18 @@ from dataclasses import replace
 import torch
 
 from promptseg.models.denseclip.cards import baseline
-from promptseg.models.denseclip.config import DenseClipConfig, MaskHead, PyramidConfig, ResNetBackbone, RetinaHead
+from promptseg.models.denseclip.config import (
+    DenseClipConfig,
+    ImageNetBackbone,
+    LiteBackbone,
+    MaskHead,
+    PyramidConfig,
+    ResNetBackbone,
+    RetinaHead,
+)
 from promptseg.models.denseclip.detection.network import Detector
 from promptseg.nn.clip_config import AttentionPoolConfig
-from small_denseclip import RESNET
+from small_denseclip import IMAGENET, RESNET
 
 assert RESNET.language is not None
 RETINA = replace(
@@ -27,17 +35,23 @@ MASK = replace(
 )
 assert MASK.language is not None
 PRE = replace(MASK, language=replace(MASK.language, prompting="pre"))
-CONFIGS = {
+PUBLISHED = {
     "retinanet": RETINA,
     "mask_rcnn": MASK,
-    "mask_rcnn-pre": PRE,
     "retinanet-baseline": baseline(RETINA),
     "mask_rcnn-baseline": baseline(MASK),
+}
+CONFIGS = PUBLISHED | {
+    "mask_rcnn-pre": PRE,
+    "mask_rcnn-imagenet": replace(MASK, backbone=ImageNetBackbone(layer="basic", pool=RETINA.backbone.pool, **IMAGENET)),
+    "mask_rcnn-lite": replace(MASK, backbone=LiteBackbone(variant="lite0", embed=16)),
 }
 CARDS = {
     "retinanet": "denseclip-retinanet-r50",
     "mask_rcnn": "denseclip-maskrcnn-r50",
     "mask_rcnn-pre": "denseclip-maskrcnn-r50",
+    "mask_rcnn-imagenet": "denseclip-maskrcnn-r50",
+    "mask_rcnn-lite": "denseclip-maskrcnn-r50",
     "retinanet-baseline": "denseclip-baseline-retinanet-r50",
     "mask_rcnn-baseline": "denseclip-baseline-maskrcnn-r50",
 }

@@ -26,8 +26,10 @@ from promptseg.images import resized_8bit, to_pixels
 from promptseg.maps import SemanticMap
 from promptseg.models.catseg import CatSegOptions
 from promptseg.models.denseclip import LAYOUTS, DenseClipOptions, DetectionOptions, Model
+from promptseg.models.denseclip.cards import baseline
 from promptseg.models.denseclip.context import visual_context
 from promptseg.models.denseclip.start import start_from_clip
+from promptseg.models.denseclip.text import class_tokens
 from promptseg.models.denseclip.vit import drop_path
 from promptseg.nn import conversion
 from promptseg.nn.clip_config import AttentionPoolConfig
@@ -111,6 +113,35 @@ def test_training_starts_from_clip(config: Any) -> None:
     other = replace(config, language=replace(config.language, text=replace(config.language.text, layers=2)))
     with pytest.raises(WeightsError, match="not the CLIP"):
         start_from_clip(Model(other), clip_of(source))
+
+
+def test_training_starts_from_the_file_of_transformers() -> None:
+    """Names are then embedded as there; a residual network, which no such file holds, is not left at random."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 16, "intermediate_size": 64, "projection_dim": 16, "num_attention_heads": 2}
+    parts = {"text_config": sizes | {"num_hidden_layers": 1}, "vision_config": sizes | {"patch_size": 16, "image_size": 96}}
+    parts["vision_config"]["num_hidden_layers"] = 4
+    theirs = CLIPModel(CLIPConfig(**parts, projection_dim=16)).eval()
+    file = theirs.state_dict() | {"text_model.embeddings.position_ids": torch.arange(77)[None]}  # as older versions write it
+    for config in (VIT, baseline(VIT)):
+        model = build(config)
+        assert all("fpn" in name for name in start_from_clip(model, file).missing)
+        first, queries = model.image.blocks[0], theirs.vision_model.encoder.layers[0].self_attn.q_proj
+        assert torch.equal(model.image.patch_embedding.weight, theirs.vision_model.embeddings.patch_embedding.weight)
+        assert torch.equal(first.attn.qkv.weight[:16], queries.weight)
+        assert model.image.position_embedding.shape == (17, 16)  # a grid of 4 x 4 made of one of 6 x 6
+        assert torch.equal(model.image.position_embedding[0], theirs.vision_model.embeddings.position_embedding.weight[0])
+    model, ids = build(VIT), class_tokens(CLASSES)
+    start_from_clip(model, file)
+    with torch.no_grad():
+        torch.testing.assert_close(model.text(ids), theirs.text_projection(theirs.text_model(ids).pooler_output), rtol=1e-4, atol=1e-5)
+        assert torch.equal(model.image.projection, theirs.visual_projection.weight.T)
+    with pytest.raises(WeightsError, match=r"not the CLIP .*: visual\.conv1\.weight"):
+        start_from_clip(build(RESNET), file)
+    with pytest.raises(WeightsError, match=r"vision_model.*instead of"):
+        start_from_clip(build(replace(VIT, backbone=replace(VIT.backbone, width=32))), file)
 
 
 # --- network ----------------------------------------------------------------------------------------------------------------------------

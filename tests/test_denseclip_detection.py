@@ -32,8 +32,8 @@ from promptseg.prompts import Box, Text
 from promptseg.results import Instances
 from promptseg.score_maps import score_maps
 from promptseg.segmenter import Segmenter
-from small_denseclip import CLASSES, check_card
-from small_detectors import CARDS, CONFIGS, MASK, RETINA, build
+from small_denseclip import CLASSES, VIT, check_card
+from small_detectors import CARDS, CONFIGS, MASK, PUBLISHED, RETINA, build
 from toy_family import photo
 
 
@@ -51,7 +51,7 @@ SMALL = DetectionOptions(long=160, short=96)
 # --- weights ----------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if "pre" not in kind])  # of which nothing was published
+@pytest.mark.parametrize("kind", PUBLISHED)
 def test_there_and_back_is_bit_exact(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(CONFIGS[kind])
     with monkeypatch.context() as small:
@@ -311,6 +311,8 @@ def test_bad_input(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
         Segmenter(ask.model, zoo.card("pocket"), device="cpu", precision="float32").instances(photo())
     with pytest.raises(PromptError, match="no other prompts"):
         ask.model.encode_prompts([Box(0, 0, 1, 1)])
+    with pytest.raises(ConfigError, match="any image encoder but CLIP's transformer"):
+        Detector(replace(MASK, backbone=VIT.backbone))
     with pytest.raises(PromptError, match="in their order"):
         ask.model.decode(ask.model.encode_image(torch.zeros(1, 3, 64, 64)), ask.model.encode_prompts([Text("cat")]))
 

@@ -98,7 +98,7 @@ def test_it_trains_and_answers(maps: Path, tmp_path: Path) -> None:
 
 def test_it_starts_from_the_package(maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tower = EfficientNetLite("lite0")
-    monkeypatch.setattr("promptseg.models.denseclip.run.efficientnet", lambda variant: (tower, None, None))
+    monkeypatch.setattr("promptseg.models.denseclip.start.efficientnet", lambda variant: (tower, None, None))
     recipe = _recipe(maps, tmp_path)
     run = Run(replace(recipe, options=replace(recipe.options, imagenet="package")), lambda _: None)
     assert run.model.image.body is tower

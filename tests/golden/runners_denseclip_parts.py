@@ -194,10 +194,12 @@ def init_from_clip(case: Case) -> Results:
     net = DenseClip(config_of(args["config"], None))
     found = start_from_clip(net, clip, partial=True)
     results: dict[str, Any] = dict(to_official(SHARED, net.state_dict(), partial=True))
-    for prefix in ("backbone.", "text_encoder."):
-        missing = [name.removeprefix(prefix) for name in found.missing if name.startswith(prefix)]
-        results |= {f"{prefix}missing_count": len(missing), f"{prefix}missing_first_12": missing[:12]}
-        results[f"{prefix}unexpected"] = [name.removeprefix(prefix) for name in found.unexpected if name.startswith(prefix)]
+    for prefix, image in (("backbone.", True), ("text_encoder.", False)):
+        missing, unexpected = (
+            [name.removeprefix("visual.") for name in names if name.startswith("visual.") == image]
+            for names in (found.missing, found.unexpected)
+        )
+        results |= {f"{prefix}missing_count": len(missing), f"{prefix}missing_first_12": missing[:12], f"{prefix}unexpected": unexpected}
     return results
 
 

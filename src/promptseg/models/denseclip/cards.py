@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ...contracts import Card, Published
+from ...contracts import Card, Preprocess, Published
 from ...data.vocabularies import names
 from ...nn.clip_config import AttentionPoolConfig, ClipTextConfig
 from .config import DenseClipConfig, ImageNetBackbone, LanguageConfig, LiteBackbone, ResNetBackbone, SemanticHead, VitBackbone
@@ -47,12 +47,19 @@ def fpn_vitb() -> DenseClipConfig:
 
 def baseline(config: DenseClipConfig) -> DenseClipConfig:
     """The same without language: no text tower, no embeddings, no drop path [fpn_clipres50, fpn_clipres101, fpn_clipvit-b]."""
-    if isinstance(config.backbone, ResNetBackbone):
+    if isinstance(config.backbone, ResNetBackbone | ImageNetBackbone):
         return replace(config, backbone=replace(config.backbone, pool=None), language=None)
-    if isinstance(config.backbone, ImageNetBackbone | LiteBackbone):
+    if isinstance(config.backbone, LiteBackbone):
         return replace(config, backbone=replace(config.backbone, embed=None), language=None)
     assert isinstance(config.backbone, VitBackbone)
     return replace(config, backbone=replace(config.backbone, embed=None, drop_path=0.0), language=None)
+
+
+def on_imagenet(config: DenseClipConfig, backbone: ImageNetBackbone) -> DenseClipConfig:
+    """What is there on CLIP's residual network, on ``backbone``: with the same pool, and photos normalised as ImageNet's."""
+    assert isinstance(config.backbone, ResNetBackbone)
+    look = replace(config.preprocess, mean=Preprocess(size=1).mean, std=Preprocess(size=1).std)
+    return replace(config, backbone=replace(backbone, pool=config.backbone.pool), preprocess=look)
 
 
 def _card(name: str, summary: str, config: DenseClipConfig, parameters: int, figures: tuple[float, float], file: str | None) -> Card:

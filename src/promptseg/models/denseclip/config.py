@@ -85,17 +85,18 @@ class VitBackbone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageNetBackbone:
-    """transformers' ResNet (of bottlenecks) or Swin: ``widths`` of the four maps; ``heads`` and ``window`` are Swin's.
+    """transformers' ResNet or Swin: ``widths`` of the four maps; ``layer`` is ResNet's, ``heads`` and ``window`` are Swin's.
 
-    ``embed``: dimensions to which its last map is projected; None: it embeds nothing.
+    ``pool``: CLIP's attention pool on the last map; without one it embeds nothing (the baselines).
     """
 
     architecture: Literal["resnet", "swin"] = "resnet"
     widths: tuple[int, int, int, int] = (256, 512, 1024, 2048)
     depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    layer: Literal["bottleneck", "basic"] = "bottleneck"
     heads: tuple[int, int, int, int] = (3, 6, 12, 24)
     window: int = 7
-    embed: int | None = 1024
+    pool: AttentionPoolConfig | None = None
     kind: Literal["imagenet"] = "imagenet"
 
     def __post_init__(self) -> None:
@@ -103,18 +104,30 @@ class ImageNetBackbone:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.architecture not in ("resnet", "swin"):
             raise ConfigError(f"architecture is 'resnet' or 'swin', not {self.architecture!r}.")
+        if self.layer not in ("bottleneck", "basic"):
+            raise ConfigError(f"layer is 'bottleneck' or 'basic', not {self.layer!r}.")
         if any(after != 2 * before for before, after in zip(self.widths, self.widths[1:], strict=False)):
             raise ConfigError(f"Each of the four widths is twice the one before, unlike {self.widths}.")
+        if self.pool is not None and self.widths[-1] % self.pool.heads:
+            raise ConfigError(f"The last width ({self.widths[-1]}) must be a multiple of the pool's heads ({self.pool.heads}).")
 
     @property
     def channels(self) -> tuple[int, ...]:
         """Of the four levels."""
         return self.widths
 
+    @property
+    def embed(self) -> int | None:
+        """Dimensions of the embeddings; None: it gives none."""
+        return None if self.pool is None else self.pool.embed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiteBackbone:
-    """EfficientNet-Lite, the tower of `pocket`: for machines without an accelerator. ``embed`` as of `ImageNetBackbone`."""
+    """EfficientNet-Lite, the tower of `pocket`: for machines without an accelerator.
+
+    ``embed``: dimensions to which a projection, not an attention pool, brings its last map; None: it embeds nothing.
+    """
 
     variant: Literal["lite0", "lite2"] = "lite2"
     embed: int | None = 256

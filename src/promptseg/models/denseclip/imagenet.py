@@ -1,4 +1,4 @@
-"""DenseCLIP on a backbone that CLIP did not train (section 4.3, "any backbone"): with ImageNet's weights.
+"""DenseCLIP on a backbone that CLIP did not train (the paper's "any visual backbone"): with ImageNet's weights.
 
 `ImageNetEncoder` is transformers' ResNet or Swin, `LiteEncoder` the small tower that `pocket` uses, too.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import WeightsError
-from ...nn.clip_resnet import ImageMaps, require_sides
+from ...nn.clip_resnet import AttentionPool, ImageMaps, require_sides
 from ...nn.efficientnet import EfficientNetLite
 from ...nn.efficientnet_config import HEAD
 from .config import ImageNetBackbone, LiteBackbone
@@ -22,7 +22,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 class ImageNetEncoder(nn.Module):
-    """The backbone, and a projection of its last map's cells to the text space; the image's embedding is their mean.
+    """The backbone, and CLIP's attention pool on its last map, which starts at random (the authors in issues 7 and 47 of their repository).
 
     Raises:
         ImportError: transformers is not installed; the message names the extra.
@@ -31,21 +31,23 @@ class ImageNetEncoder(nn.Module):
     def __init__(self, config: ImageNetBackbone) -> None:
         super().__init__()
         self.body = _body(config)
-        self.project = nn.Conv2d(config.widths[-1], config.embed, 1) if config.embed else None
+        self.pool = None if config.pool is None else AttentionPool(config.widths[-1], config.pool)
 
     def forward(self, pixels: Tensor) -> ImageMaps:
-        """pixels (B, 3, H, W), normalised -> maps at strides 4, 8, 16 and 32."""
+        """pixels (B, 3, H, W), normalised -> maps at strides 4, 8, 16 and 32.
+
+        Raises:
+            ImageError: the pool crops its positions and the last map is larger than their table.
+        """
         maps = tuple(self.body(pixels).feature_maps)
-        if self.project is None:
-            return ImageMaps(maps, None, None)
-        local = self.project(maps[-1])
-        return ImageMaps(maps, local.mean((-2, -1)), local)
+        return ImageMaps(maps, *((None, None) if self.pool is None else self.pool(maps[-1])))
 
 
 class LiteEncoder(nn.Module):
-    """EfficientNet-Lite, and a projection of the 1,280 channels in front of its classifier to the text space.
+    """EfficientNet-Lite, and a projection of the 1,280 channels in front of its classifier to the text space: cheaper than the pool (ours).
 
-    Its batch statistics stay those of pretraining: batches of small machines are too small for new ones.
+    The image's embedding is the mean of the cells'. Batch statistics stay those of pretraining: batches of small machines are too small for
+    new ones.
     """
 
     def __init__(self, config: LiteBackbone) -> None:
@@ -105,5 +107,8 @@ def _body(config: ImageNetBackbone) -> nn.Module:
         sizes: dict[str, Any] = {"embed_dim": config.widths[0], "num_heads": list(config.heads), "window_size": config.window}
         swin: nn.Module = SwinBackbone(SwinConfig(**common, **sizes))
         return swin
-    resnet: nn.Module = ResNetBackbone(ResNetConfig(**common, hidden_sizes=list(config.widths), embedding_size=config.widths[0] // 4))
+    stem = config.widths[0] // 4 if config.layer == "bottleneck" else config.widths[0]
+    resnet: nn.Module = ResNetBackbone(
+        ResNetConfig(**common, hidden_sizes=list(config.widths), embedding_size=stem, layer_type=config.layer)
+    )
     return resnet

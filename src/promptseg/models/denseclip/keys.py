@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...contracts import Rename, Rule
-from ...nn.clip_keys import openai_image, openai_resnet, openai_text
+from ...nn.clip_keys import hf_image, hf_text, openai_image, openai_resnet, openai_text
 from .detection.keys import DETECTOR_HEADS
 
 
@@ -48,5 +48,11 @@ SHARED: tuple[Rule, ...] = (
     *openai_text("text_encoder.", "text."),
     *backbone("backbone.", "image."),
 )
+
+# What training starts from: CLIP as OpenAI or Hugging Face's library names its tensors.
+TOWERS: Mapping[str, tuple[Rule, ...]] = {
+    "openai": (*backbone("visual."), *openai_text("")),
+    "hf": (*hf_image(""), *hf_text(""), *backbone("visual.")),  # the last names what it lacks: residual networks and levels
+}
 
 LAYOUTS: Mapping[str, tuple[Rule, ...]] = {"official": (*SHARED, *semantic_head(), *DETECTOR_HEADS)}

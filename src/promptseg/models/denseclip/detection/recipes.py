@@ -1,4 +1,4 @@
-"""DenseCLIP's published runs for detection, each naming only what differs: COCO 2017, 12 epochs of 7,330 steps of 16 photos.
+"""DenseCLIP's runs for detection, published and ours, each naming only what differs: COCO 2017, 12 epochs of 7,330 steps of 16 photos.
 
 AdamW at 1e-4 (Mask R-CNN 2e-4), the image tower at a tenth of it, the text tower fixed but for its learned contexts.
 """
@@ -6,35 +6,31 @@ AdamW at 1e-4 (Mask R-CNN 2e-4), the image tower at a tenth of it, the text towe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ....contracts import ParameterGroup, Recipe
+from ....contracts import Recipe
 from ....errors import ConfigError
 from ....training.schedules import MultiStep, Warmup
-from ..cards import baseline
-from ..config import DenseClipConfig, MaskHead, SemanticHead
+from ..cards import baseline, on_imagenet
+from ..config import DenseClipConfig, ImageNetBackbone, MaskHead, SemanticHead
+from ..recipes import groups
 from .cards import maskrcnn_r50, maskrcnn_r101, retinanet_r50, retinanet_r101
 
 EPOCH = 7330  # steps
-IMAGE = ParameterGroup(pattern="image.*", lr=0.1)
-LANGUAGE = (
-    ParameterGroup(pattern="text.contexts"),
-    ParameterGroup(pattern="text.*", lr=0.0),
-    IMAGE,
-    ParameterGroup(pattern="context_decoder.decoder.*.norm*", weight_decay=0.0),  # all that the published key "norm" finds
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionTraining:
     """What only the detectors' training knows.
 
-    ``clip``: CLIP's own file; None: random towers. ``long``, ``short``: limits of the sides of the resized photos, in pixels.
+    ``clip``, ``imagenet``: as of `DenseClipTraining`. ``long``, ``short``: limits of the sides of the resized photos, in pixels.
     ``validation``: photos of the validation split that are looked at, spread evenly over it.
     """
 
     config: DenseClipConfig
     clip: str | None = None
+    imagenet: str | None = None
     long: int = 1333
     short: int = 800
     validation: int = 500
@@ -48,20 +44,24 @@ class DetectionTraining:
             )
 
 
-def _run(name: str, config: DenseClipConfig, clip: str) -> Callable[[], Recipe]:
+def _run(name: str, config: DenseClipConfig, clip: str, *, card: str | None = None, **options: Any) -> Callable[[], Recipe]:
     masks = isinstance(config.head, MaskHead)
 
     def make() -> Recipe:
         return Recipe(
-            name=f"denseclip/{name}", card=f"denseclip-{name}", data="data/coco", output=f"runs/denseclip/{name}",
+            name=f"denseclip/{name}", card=f"denseclip-{card or name}", data="data/coco", output=f"runs/denseclip/{name}",
             steps=12 * EPOCH, batch_size=16, lr=2e-4 if masks else 1e-4,
             schedule=Warmup(steps=500, start=0.001, main=MultiStep(milestones=(8 * EPOCH, 11 * EPOCH)), join="multiply"),
-            groups=(IMAGE,) if config.language is None else LANGUAGE,
-            weight_decay=1e-4, clip=0.1, ema=None, workers=6, validate_every=EPOCH,
-            options=DetectionTraining(config=config, clip=clip),
+            groups=groups(config), weight_decay=1e-4, clip=0.1, ema=None, workers=6, validate_every=EPOCH,
+            options=DetectionTraining(config=config, clip=clip, **options),
         )  # fmt: skip
 
     return make
+
+
+def _pre_model(config: DenseClipConfig) -> DenseClipConfig:
+    assert config.language is not None
+    return replace(config, language=replace(config.language, prompting="pre"))
 
 
 _ALL: tuple[Callable[[], Recipe], ...] = (
@@ -73,5 +73,10 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     _run("baseline-retinanet-r101", baseline(retinanet_r101()), "RN101.pt"),
     _run("baseline-maskrcnn-r50", baseline(maskrcnn_r50()), "RN50.pt"),
     _run("baseline-maskrcnn-r101", baseline(maskrcnn_r101()), "RN101.pt"),
-)
+    _run("ablation-maskrcnn-pre-model", _pre_model(maskrcnn_r50()), "RN50.pt", card="maskrcnn-r50"),
+    _run(
+        "maskrcnn-imagenet-r50", on_imagenet(maskrcnn_r50(), ImageNetBackbone()), "RN50.pt", card="maskrcnn-r50",
+        imagenet="resnet-50/model.safetensors",
+    ),
+)  # fmt: skip
 RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in _ALL}

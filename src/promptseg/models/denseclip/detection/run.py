@@ -21,9 +21,8 @@ from ....metrics import BoxAP, Found, Labelled, MaskAP, merged
 from ....prompts import Text
 from ....training.distributed import everybodys, my_part
 from ....training.run import Run
-from ....zoo import read_weights
 from ..config import MaskHead
-from ..start import start_from_clip
+from ..start import start
 from .anchored import Truth
 from .asking import DetectionOptions
 from .network import Detector
@@ -60,11 +59,10 @@ class DetectionRun(Run):
         if recipe.validate_every is not None:
             asked = coco_instances(root, "val2017")
             self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
-        log(f"data: {len(self.photos)} photos of {len(photos.classes)} classes in {root}; CLIP: {options.clip or 'random towers'}")
+        log(f"data: {len(self.photos)} photos of {len(photos.classes)} classes in {root}")
         torch.manual_seed(recipe.seed)
         self.model = Detector(options.config)
-        if options.clip is not None:
-            start_from_clip(self.model, read_weights(options.clip))
+        start(self.model, options.clip, options.imagenet, log)
         self.model.train()
 
     def example(self, number: int) -> Batch:
