@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from promptseg.models.psalm.tokens import Tokenizer
 from promptseg.models.psalm.video import Frame, Memory, chosen, confused, index_map
 from promptseg.nn.conversion import to_official
 from promptseg.prompts import Box, Exemplar, MaskPrompt, Points, Scribble
+from promptseg.segmenter import load
+from promptseg.zoo import reading
 from small_psalm import CONFIG, card, model
 
 GOLDEN = Path(__file__).parent / "golden" / "psalm"
@@ -91,6 +94,32 @@ def test_loading_makes_no_second_copy(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in halved.parameters()} == {torch.float32}
     with pytest.raises(WeightsError, match="integers"):
         zoo.from_official("psalm", theirs | {"seg_query": torch.zeros(6, 32, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wanted", ["bfloat16", "float32"])
+def test_the_precision_asked_for_is_that_of_the_files_and_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype, wanted: str
+) -> None:
+    dtype, network = getattr(torch, wanted), model().to(stored)
+    sharded(tmp_path, zoo.to_official(network))
+    network.words.save(tmp_path)
+    zoo.save_folder(network, tmp_path / "own", "psalm")
+    converted, read = list[weakref.ref[torch.Tensor]](), reading._converted
+
+    def watched(tensor: torch.Tensor, to: torch.dtype) -> torch.Tensor:
+        assert to == dtype
+        if to != stored:
+            assert not any(one() is not None for one in converted)  # what was stored went with the tensor before
+            converted.append(weakref.ref(tensor))
+        return read(tensor, to)
+
+    monkeypatch.setattr(reading, "_converted", watched)
+    monkeypatch.setattr(Model, "float", None)
+    for place in (tmp_path, tmp_path / "own"):
+        found = load(place, card="psalm", device="cpu", precision=wanted)
+        assert same(found.model, model().to(stored).to(dtype))
+    assert len(converted) == (2 * len(network.state_dict()) if dtype != stored else 0)
 
 
 def test_a_folder_of_ours_keeps_the_tokenizer(tmp_path: Path) -> None:

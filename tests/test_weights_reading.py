@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from promptseg.errors import PromptSegError, UnsafeFile, WeightsError, WeightsNotFound
-from promptseg.zoo import read_weights
+from promptseg.zoo import read_weights, reading
 from promptseg.zoo.pickles import parse
 
 
@@ -118,6 +119,35 @@ def test_views_types_and_empty_tensors(tmp_path: Path, zipped: bool) -> None:
     found = read_weights(tmp_path / "w.pt")
     assert_same(found, tensors)
     assert found["transposed"].stride() == (1, 4)
+
+
+def pages(path: Path) -> float:
+    """MB of a mapped file that are in this process's memory."""
+    return sum(part.rss for part in psutil.Process().memory_maps(grouped=False) if part.path == str(path)) / 1e6
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
+def test_another_dtype_is_made_without_keeping_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    tensors = {str(place): torch.full((2**18,), float(place)) for place in range(24)} | {"count": torch.tensor(3)}
+    path, held = tmp_path / "weights", list[float]()
+    if form == "safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=form == "zip")
+    convert = reading._converted
+
+    def watched(stored: Tensor, dtype: torch.dtype) -> Tensor:
+        result = convert(stored, dtype)
+        held.append(pages(path))
+        return result
+
+    monkeypatch.setattr(reading, "_converted", watched)
+    halves = read_weights(path, torch.bfloat16)
+    assert_same(halves, {name: one.bfloat16() if one.is_floating_point() else one for name, one in tensors.items()})
+    assert len(held) >= 24
+    assert max(held) < 4  # of 25
+    assert pages(path) < 2
+    assert_same(read_weights(path, torch.float32), tensors)
 
 
 @pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, torch.zeros(2, 4))], ids=["script", "trace"])

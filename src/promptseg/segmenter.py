@@ -18,6 +18,7 @@ from .answers import Answers, Prompts
 from .asked import tracked
 from .contracts import MAX_PIXELS, DenseLogits, Options, Size, probability
 from .detections import chosen, instances
+from .devices import choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding
 from .errors import ImageError, PromptError
 from .postprocess import semantic_map
@@ -56,7 +57,7 @@ def load(
         WeightsError: the file does not hold exactly the tensors that the card's model needs.
         ConfigError: the device or the precision does not exist.
     """
-    model, found = zoo.load(name, card=card)
+    model, found = zoo.load(name, card=card, dtype=choose_precision(precision, choose_device(device)))
     return Segmenter(model, found, device=device, precision=precision, max_pixels=max_pixels)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import torch
@@ -19,12 +20,12 @@ from promptseg.models.psalm import Model, keys
 from promptseg.models.psalm import postprocess as post
 from promptseg.models.psalm.conditions import region_points, region_samples
 from promptseg.models.psalm.language import Phi
-from promptseg.models.psalm.network import Understood
+from promptseg.models.psalm.network import PsalmImage, Understood
 from promptseg.models.psalm.photos import POINT_RADIUS, SCRIBBLE_RADIUS, discs, fit_mask, fit_photo, fitted, normalised, polygon_mask
 from promptseg.models.psalm.predictor import Head
-from promptseg.models.psalm.tokens import PromptBatch, prompt_text, sentence_text
+from promptseg.models.psalm.tokens import PromptBatch, PromptIds, prompt_text, sentence_text
 from promptseg.models.psalm.video import Frame as VideoFrame
-from promptseg.models.psalm.video import Memory, chosen, index_map
+from promptseg.models.psalm.video import Memory, index_map
 from promptseg.nn.conversion import built
 from promptseg.rle import Rle
 
@@ -320,10 +321,13 @@ def video(case: Case) -> Results:
                 "file": f"{clip['name']}/{number:05}.jpg", "objects": objects, "prompt_is_previous_frame": prompt is memory.last,
                 "prompt": prompt_text("region", regions=len(objects)),
             }  # fmt: skip
-            traced = _frame(net, photo, prompt, batch_of(case, frame))
-            masks = traced["pred_masks"].numpy()[chosen(traced["scores"])]
-            traced["index_map"] = index_map(masks, objects)
-            memory.keep(VideoFrame(_tokens(net, photo), masks))
+            batch = batch_of(case, frame)
+            traced = _frame(net, photo, prompt, batch)
+            maps, ids = net.look(photo.pixels)[0], tuple(batch.ids[0].tolist())
+            words, points = Mock(pad=0, **{"prompt.return_value": PromptIds("", ids, ids)}), Mock(return_value=[traced["region_points"]])
+            with patch.object(net, "_words", words), patch.object(net, "draw", points):
+                image, sought = PsalmImage(net.projector(maps[-1]), net.pixel_decoder(maps)), [first.index(value) for value in objects]
+                traced["index_map"] = index_map(net.to_tracked(image, photo.size, memory, sought)[0], objects)
             results |= {f"{frame}{name}": value for name, value in (facts | traced).items()}
     return results | {"builder": samples}
 

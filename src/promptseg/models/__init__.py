@@ -5,9 +5,10 @@ conversion rules; "official" and "hf" are what `zoo.to_official` writes); on fir
 ``Model(config)`` and ``Model.from_official(config, *state_dicts)``; and, where outputs of the real weights are published, ``verification``
 (see `zoo.verification`). A family whose folders store weights in another form than its network holds them (half precision, say) offers
 ``pack(state_dict)`` and ``unpack(tensors)``, names and tensors both ways. A ``Model`` too large for two copies in memory offers
-``from_own(config, tensors)``, one that needs more than tensors ``accompany(folder)`` and ``save_beside(folder)``. One that can be
-asked in ways of its own offers ``OPTIONS``, its kind of `contracts.Options`, or its kinds. One that can be fine-tuned on own photos
-offers, on first use, ``PRESETS`` (name -> recipe) and ``FineTune``, the run (`training.own_run`); another says in ``UNTUNED`` why it cannot.
+``from_own(config, tensors, dtype=)`` and has ``dtype=`` in ``from_official``, too: what its weights are to be in. One that needs more than
+tensors offers ``accompany(folder)`` and ``save_beside(folder)``, one that can be asked in ways of its own ``OPTIONS``, its kind of
+`contracts.Options`, or its kinds. One that can be fine-tuned on own photos offers, on first use, ``PRESETS`` (name -> recipe) and
+``FineTune``, the run (`training.own_run`); another says in ``UNTUNED`` why it cannot.
 """
 
 from __future__ import annotations

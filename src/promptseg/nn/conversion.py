@@ -236,7 +236,8 @@ def _check_finite(rules: Sequence[Rule], ours: StateDict) -> None:
     bad = [name for name, tensor in ours.items() if not _finite(tensor)]
     if bad:
         names = [part for name in bad for part in _official_names(rules, name)]
-        raise WeightsError(f"Weights that are not finite numbers (NaN or infinity) in {_list(names)}. Get the file again.")
+        other = ", or load it in another precision than float16" if any(ours[name].dtype == torch.float16 for name in bad) else ""
+        raise WeightsError(f"Weights that are not finite numbers (NaN or infinity) in {_list(names)}. Get the file again{other}.")
 
 
 def _check_copies(rules: Sequence[Rule], theirs: StateDict) -> None:

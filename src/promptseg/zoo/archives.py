@@ -56,6 +56,11 @@ class Archive:
             raise WeightsError(f"The checkpoint holds a tensor of shape {view.size} in {len(memory)} stored values. Get it again.")
         return torch.as_strided(memory, view.size, view.stride, view.offset) if count else torch.empty(view.size, dtype=dtype)
 
+    def forget(self) -> None:
+        """Let go of the memory that holds what was read of the file; where it is asked for again, it is read again."""
+        if hasattr(self.memory, "madvise"):  # not on Windows
+            self.memory.madvise(mmap.MADV_DONTNEED)  # nothing was written there, which this would undo
+
     def _memory(self, storage: StorageKey, dtype: torch.dtype) -> Tensor:
         """All values of a storage, flat."""
         element = getattr(torch, storage.dtype).itemsize if storage.dtype else 1

@@ -20,6 +20,7 @@ from .configs import from_plain, to_plain
 from .reading import read_weights
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 FORMAT: Final = "promptseg"
@@ -27,20 +28,28 @@ CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 
 
-def from_official(card_name: str, *state_dicts: Mapping[str, Tensor]) -> nn.Module:
+def from_official(card_name: str, *state_dicts: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> nn.Module:
     """The network of a card with published weights, in evaluation mode.
 
     Args:
         card_name: which model the weights are of.
         state_dicts: one or several files' tensors in any published layout, in any order; the layout is told from the names.
+        dtype: see `zoo.load`.
 
     Raises:
         UnknownModel: no such card.
         WeightsError: a tensor is missing, unknown, of another shape or not finite; all are listed by their published names.
     """
     entry = find_card(card_name)
-    model: nn.Module = family(entry.family).Model.from_official(entry.config, *state_dicts)
+    model: nn.Module = family(entry.family).Model.from_official(entry.config, *state_dicts, **_format(entry.family, dtype))
     return model
+
+
+def _format(name: str, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+    """``dtype=`` for the files and the network of a family too large for two copies; others are float32, and converted when they run."""
+    import torch
+
+    return {"dtype": dtype or torch.float32} if hasattr(family(name).Model, "from_own") else {}
 
 
 def to_official(model: nn.Module, layout: Literal["official", "hf"] | str = "official") -> dict[str, Tensor]:
@@ -106,8 +115,8 @@ def card_of(folder: str | PathLike[str]) -> Card:
     return entry
 
 
-def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
-    """A network that `save_folder` wrote and its card, see `card_of`.
+def load_folder(folder: str | PathLike[str], dtype: torch.dtype | None = None) -> tuple[nn.Module, Card]:
+    """A network that `save_folder` wrote and its card, see `card_of`. ``dtype``: see `zoo.load`.
 
     Raises:
         WeightsNotFound: a file is missing.
@@ -120,11 +129,11 @@ def load_folder(folder: str | PathLike[str]) -> tuple[nn.Module, Card]:
     entry = card_of(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise WeightsNotFound(f"The folder {folder} has no {WEIGHTS_FILE}; convert or pull the model again.")
-    package = family(entry.family)
-    tensors = getattr(package, "unpack", dict)(read_weights(folder / WEIGHTS_FILE))
+    package, wanted = family(entry.family), _format(entry.family, dtype)
+    tensors = getattr(package, "unpack", dict)(read_weights(folder / WEIGHTS_FILE, **wanted))
     model: nn.Module
     if hasattr(package.Model, "from_own"):
-        model = package.Model.from_own(entry.config, tensors)
+        model = package.Model.from_own(entry.config, tensors, **wanted)
     else:
         model = package.Model(entry.config)
         load(model, tensors)
@@ -152,8 +161,8 @@ def convert(files: Sequence[str | PathLike[str]], card: str, output: str | PathL
     return save_folder(load_files(files, card), output, card)
 
 
-def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
-    """The network of a card from published files. A decoder file finds its companions in its own folder.
+def load_files(files: Sequence[str | PathLike[str]], card: str, dtype: torch.dtype | None = None) -> nn.Module:
+    """The network of a card from published files. A decoder file finds its companions in its own folder. ``dtype``: see `zoo.load`.
 
     Raises:
         UnknownModel, WeightsNotFound, UnsafeFile, WeightsError: see `from_official` and `read_weights`.
@@ -165,8 +174,13 @@ def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
     paths = [Path(file) for file in files]
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
     _check_sums(entry, paths)
+
+    def read(files: Sequence[Path]) -> nn.Module:
+        wanted = _format(entry.family, dtype)
+        return from_official(card, *(read_weights(file, **wanted) for file in files), dtype=dtype)
+
     try:
-        return _accompanied(from_official(card, *map(read_weights, paths)), folder)
+        return _accompanied(read(paths), folder)
     except WeightsError as error:
         companions = _companions(entry, paths)
         if error.missing and not companions and entry.published:
@@ -175,7 +189,7 @@ def load_files(files: Sequence[str | PathLike[str]], card: str) -> nn.Module:
         if not error.missing or not companions:
             raise
         _check_sums(entry, [path for path in companions if path not in paths])
-        return from_official(card, *map(read_weights, companions))
+        return read(companions)
 
 
 def sha256(path: Path) -> str:

@@ -22,11 +22,15 @@ from .checkpoints import WEIGHTS_FILE, is_folder, load_files, load_folder
 from .reading import INDEX_FILES, shard_places
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
-def load(name: str | PathLike[str], *, card: str | None = None) -> tuple[nn.Module, Card]:
+def load(name: str | PathLike[str], *, card: str | None = None, dtype: torch.dtype | None = None) -> tuple[nn.Module, Card]:
     """The network of a card, of a folder of ours, or of a published file or Hugging Face folder, which needs its card's name.
+
+    ``dtype``: what it is going to run in, None: float32. A network too large for two copies in memory (PSALM) has it from the start; others
+    are float32, and converted by whoever runs them.
 
     Raises:
         UnknownModel: neither a card nor a path.
@@ -36,7 +40,7 @@ def load(name: str | PathLike[str], *, card: str | None = None) -> tuple[nn.Modu
     """
     text = os.fspath(name)
     if card in (None, text) and any(entry.name == text for entry in cards()):
-        return _load_known(find_card(text))
+        return _load_known(find_card(text), dtype)
     path = Path(text)
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
@@ -45,14 +49,14 @@ def load(name: str | PathLike[str], *, card: str | None = None) -> tuple[nn.Modu
             )
         raise UnknownModel(text, [entry.name for entry in cards()])
     if is_folder(path):
-        model, entry = load_folder(path)
+        model, entry = load_folder(path, dtype)
         if card is not None and card != entry.name:
             raise ConfigError(f"The folder {path} holds {entry.name!r}, not {card!r}. Leave the card's name out.")
         return model, entry
     if card is None:
         known = ", ".join(entry.name for entry in cards() if entry.published)
         raise ConfigError(f"{path} holds bare weights; say of which model they are: card='NAME', one of {known}.")
-    return load_files([path], card), find_card(card)
+    return load_files([path], card, dtype), find_card(card)
 
 
 def weights(name: str) -> tuple[Path, ...]:
@@ -143,12 +147,12 @@ def _places(entry: Card) -> list[tuple[Path, ...]]:
     return places
 
 
-def _load_known(entry: Card) -> tuple[nn.Module, Card]:
+def _load_known(entry: Card, dtype: torch.dtype | None) -> tuple[nn.Module, Card]:
     place = weights(entry.name)
     if len(place) == 1 and place[0].is_dir():
-        model, stored = load_folder(place[0])
+        model, stored = load_folder(place[0], dtype)
         return model, replace(entry, config=stored.config)
-    return load_files(place, entry.name), entry
+    return load_files(place, entry.name, dtype), entry
 
 
 def _by_hand(published: Published) -> str:

@@ -12,6 +12,7 @@ from ..errors import UnsafeFile, WeightsError, WeightsNotFound
 from .inert import Placeholder, TensorView
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from .archives import Archive
@@ -22,11 +23,12 @@ INDEX_FILES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.j
 MAX_NAMES: Final = 1_000_000
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
+def read_weights(path: Path | str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Names and tensors of a checkpoint: safetensors, `torch.save` of any age, TorchScript, a sharded index, or a folder with one of them.
 
     The format is told from the content. Tensors are views of the mapped file where the format allows it. Wrappers of training programs
-    (``{"state_dict": ...}``) and the ``module.`` prefix of data-parallel training are removed.
+    (``{"state_dict": ...}``) and the ``module.`` prefix of data-parallel training are removed. ``dtype``: what floating-point tensors are
+    converted to one by one, so that memory holds the stored values of one tensor at a time; None: all stay as they are stored.
 
     Raises:
         WeightsNotFound: no such file.
@@ -35,7 +37,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        return _read(_inside(path))
+        return _read(_inside(path), dtype)
     except WeightsError as error:
         error.args = (f"{path}: {error}",)
         raise
@@ -54,31 +56,45 @@ def _inside(path: Path) -> Path:
     raise WeightsNotFound(f"The folder {path} holds none of {', '.join((*SINGLE_FILES, *INDEX_FILES))}. Name the weight files themselves.")
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:9] == b"{":  # eight bytes of length, then the header
-        return _read_safetensors(path)
-    return _read_shards(path) if start[:1] == b"{" else _read_archive(path)
+        return _read_safetensors(path, dtype)
+    return _read_shards(path, dtype) if start[:1] == b"{" else _read_archive(path, dtype)
 
 
-def _read_archive(path: Path) -> dict[str, Tensor]:
+def _read_archive(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
     from .archives import open_archive
 
     archive = open_archive(path)
-    if isinstance(archive.root, Placeholder) and archive.root.of.startswith("__torch__."):
-        return {name: archive.tensor(view) for name, view in _module_tensors(archive)}
-    return _named_tensors(archive)
+    scripted = isinstance(archive.root, Placeholder) and archive.root.of.startswith("__torch__.")
+    result: dict[str, Tensor] = {}
+    for name, view in _module_tensors(archive) if scripted else _named_tensors(archive):
+        stored = archive.tensor(view)
+        result[name] = _converted(stored, dtype)
+        if result[name] is not stored:
+            archive.forget()
+    return result
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
+def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        result: dict[str, Tensor] = load_file(path)  # views of the mapped file, of which nothing was read yet
+        for name, stored in result.items():
+            if dtype not in (None, stored.dtype) and stored.is_floating_point():
+                with safe_open(path, framework="pt") as file:  # anew: what was read of a mapped file is memory until it is closed
+                    result[name] = _converted(file.get_tensor(name), dtype)
+        return result
     except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
         raise WeightsError(f"The safetensors file is damaged ({str(error)[:100]}). Get it again.") from None
+
+
+def _converted(stored: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return stored.to(dtype) if dtype is not None and stored.is_floating_point() else stored
 
 
 def shard_places(index: Path) -> dict[str, str]:
@@ -100,12 +116,12 @@ def shard_places(index: Path) -> dict[str, str]:
     return places
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
     places = shard_places(index)
     result: dict[str, Tensor] = {}
     for name in sorted(set(places.values())):
         read = _read_safetensors if name.endswith(".safetensors") else _read_archive
-        result.update(read(index.parent / name))
+        result.update(read(index.parent / name, dtype))
     lost = [name for name in places if name not in result]
     if lost:
         raise WeightsError(f"The shards lack {len(lost)} tensors that their index names, such as {lost[0]}. Get them again.", missing=lost)
@@ -115,7 +131,8 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 # --- state dicts inside other objects ---------------------------------------------------------------------------------------------------
 
 
-def _named_tensors(archive: Archive) -> dict[str, Tensor]:
+def _named_tensors(archive: Archive) -> Iterator[tuple[str, TensorView]]:
+    """The state dict's entries, without the prefix of data-parallel training."""
     found = _state_dict(archive.root)
     strange = [str(name)[:60] for name, value in found.items() if not isinstance(name, str) or not isinstance(value, TensorView)]
     if strange:
@@ -123,7 +140,7 @@ def _named_tensors(archive: Archive) -> dict[str, Tensor]:
             f"The state dict holds {len(strange)} entries that are no tensors: {', '.join(strange[:6])}.", unexpected=strange
         )
     prefix = "module." if all(name.startswith("module.") for name in found) else ""
-    return {name.removeprefix(prefix): archive.tensor(view) for name, view in found.items()}
+    return ((name.removeprefix(prefix), view) for name, view in found.items())
 
 
 def _state_dict(root: Any) -> Mapping[Any, Any]:

@@ -48,24 +48,26 @@ class Model(Network):
         self._words: Tokenizer | None = None
 
     @classmethod
-    def from_official(cls, config: PsalmConfig, *state_dicts: Mapping[str, Tensor]) -> Model:
-        """The network with published weights, in evaluation mode; it takes the tensors themselves, without copying them.
+    def from_official(cls, config: PsalmConfig, *state_dicts: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Model:
+        """The network with published weights, in evaluation mode; it takes tensors of ``dtype`` themselves, without copying them.
 
         Raises:
             WeightsError: a tensor is missing, unknown or of another shape; all are listed by name.
         """
-        return cls._built(config, LAYOUTS, *state_dicts)
+        return cls._built(config, LAYOUTS, dtype, *state_dicts)
 
     @classmethod
-    def from_own(cls, config: PsalmConfig, tensors: Mapping[str, Tensor]) -> Model:
+    def from_own(cls, config: PsalmConfig, tensors: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> Model:
         """The same from tensors under our own names."""
-        return cls._built(config, {"own": SAME}, tensors)
+        return cls._built(config, {"own": SAME}, dtype, tensors)
 
     @classmethod
-    def _built(cls, config: PsalmConfig, layouts: Mapping[str, Sequence[Any]], *state_dicts: Mapping[str, Tensor]) -> Model:
+    def _built(
+        cls, config: PsalmConfig, layouts: Mapping[str, Sequence[Any]], dtype: torch.dtype, *state_dicts: Mapping[str, Tensor]
+    ) -> Model:
         with torch.device("meta"):
             model = cls(config)
-        load(model, layouts, *state_dicts)
+        load(model, layouts, dtype, *state_dicts)
         return model.eval()
 
     # --- words --------------------------------------------------------------------------------------------------------------------------
@@ -318,9 +320,12 @@ class Model(Network):
         """What a video's first frame leaves: its objects (K, H, W)."""
         return Memory(Frame(image.tokens, masks))
 
-    def to_tracked(self, image: PsalmImage, size: Size, memory: Memory) -> tuple[Array, list[float]]:
-        """The objects in a further frame of the same size: masks (K, H, W) and scores; ``memory`` takes note of them."""
-        grid, prompt = Grid.of(image, size), memory.prompt()
+    def to_tracked(self, image: PsalmImage, size: Size, memory: Memory, objects: Sequence[int] | None = None) -> tuple[Array, list[float]]:
+        """The objects in a further frame of the same size: masks (K, H, W) and scores; ``memory`` takes note of them.
+
+        ``objects``: positions, in the first frame, of those that are looked for; None: all.
+        """
+        grid, prompt = Grid.of(image, size), memory.prompt(objects)
         head = self._shown(image, prompt.tokens, np.stack([fit_region(mask, grid.side) for mask in prompt.masks]))
         assert head.regions is not None
         sure = torch.stack([post.certainty(grid.grow(one)) for one in head.masks[0]])

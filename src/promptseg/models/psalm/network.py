@@ -150,8 +150,8 @@ class Network(nn.Module):
         return understood, self.predict(self.pixel_decoder(maps), understood, every=True)
 
 
-def load(model: Network, layouts: Mapping[str, Sequence[Rule]], *state_dicts: Mapping[str, Tensor]) -> None:
-    """Fill a network that was built on the meta device; it takes the tensors themselves, so that there is one copy of them.
+def load(model: Network, layouts: Mapping[str, Sequence[Rule]], dtype: torch.dtype, *state_dicts: Mapping[str, Tensor]) -> None:
+    """Fill a network that was built on the meta device; it takes tensors of ``dtype`` themselves, so that there is one copy of them.
 
     Raises:
         WeightsError: a tensor is missing, unknown, of another shape, or holds integers; all are listed by name.
@@ -161,4 +161,4 @@ def load(model: Network, layouts: Mapping[str, Sequence[Rule]], *state_dicts: Ma
     del theirs
     if whole := [name for name, tensor in ours.items() if not tensor.is_floating_point()]:
         raise WeightsError(f"Weights that are integers: {', '.join(whole[:12])}. Get the file again.", misshaped=whole)
-    model.load_state_dict({name: ours.pop(name).float() for name in list(ours)}, assign=True)
+    model.load_state_dict({name: ours.pop(name).to(dtype) for name in list(ours)}, assign=True)

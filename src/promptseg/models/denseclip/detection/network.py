@@ -20,7 +20,7 @@ from ....nn.clip_resnet import ImageMaps
 from ....nn.conversion import built
 from ....nn.slides import resized
 from ....prompts import Prompt, Text
-from ..config import DenseClipConfig, MaskHead, RetinaHead, VitBackbone, own
+from ..config import DenseClipConfig, MaskHead, PlainVitBackbone, RetinaHead, VitBackbone, own
 from ..core import DenseClip
 from ..keys import LAYOUTS
 from .anchored import Truth
@@ -46,8 +46,8 @@ class Detector(DenseClip):
 
     def __init__(self, config: DenseClipConfig) -> None:
         super().__init__(config)
-        if isinstance(config.backbone, VitBackbone) or not isinstance(config.head, RetinaHead | MaskHead):
-            raise ConfigError("Detectors have any image encoder but CLIP's transformer, and the head of RetinaNet or Mask R-CNN.")
+        if isinstance(config.backbone, VitBackbone | PlainVitBackbone) or not isinstance(config.head, RetinaHead | MaskHead):
+            raise ConfigError("Detectors have any image encoder but a transformer of one scale, and the head of RetinaNet or Mask R-CNN.")
         head, inputs, classes = config.head, config.neck.channels, len(config.classes)
         self.head = RetinaNet(inputs, classes, head) if isinstance(head, RetinaHead) else MaskRcnn(inputs, classes, head)
 
