@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import toy_training
 from promptseg.contracts import ParameterGroup
@@ -118,11 +119,38 @@ def test_asked_to_stop_it_saves_and_exits(tmp_path: Path) -> None:
 
 
 def test_a_broken_loss_is_named_and_its_batch_kept(tmp_path: Path) -> None:
-    with pytest.raises(PromptSegError, match=r"step 6: the loss 'fit' is nan.*broken-step-6-rank-0"):
+    with pytest.raises(PromptSegError, match=r"step 6, before its update: the loss 'fit' is nan.*broken-step-6-rank-0"):
         optimise(toy_recipe(tmp_path), ToyRun(poison=7))
     kept = checkpoints.load(tmp_path / "broken-step-6-rank-0.safetensors")["batch"]
     assert kept["numbers"] == list(range(48, 56))
     assert kept["x"].shape == (8, 4)
+
+
+class BadGradient(ToyRun):
+    """The square root of 0 in the batch with example 16, step 2: the loss stays finite, its gradient does not."""
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        found = super().losses(batch)
+        return {**found, "fit": found["fit"] + (self.model.body.weight * 0).sum().sqrt()} if 16 in batch["numbers"] else found
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"clip": None}, [[*range(16, 24)]]),
+        ({"steps": 3}, [[*range(16, 24)]]),  # nothing after it would notice
+        ({"accumulate": 2}, [[*range(16, 20)], [*range(20, 24)]]),
+    ],
+)
+def test_a_broken_gradient_stops_before_it_reaches_the_weights(tmp_path: Path, changes: dict[str, Any], kept: list[list[int]]) -> None:
+    run = BadGradient()
+    with pytest.raises(PromptSegError, match=r"step 2, before its update: the gradient's norm is nan.*broken-step-2-rank-0"):
+        optimise(toy_recipe(tmp_path, **changes), run)
+    batch = checkpoints.load(tmp_path / "broken-step-2-rank-0.safetensors")["batch"]
+    assert [part["numbers"] for part in (batch if isinstance(batch, list) else [batch])] == kept
+    assert [file.name for file in checkpoints.found(tmp_path)] == ["checkpoint-0000002.safetensors"]
+    assert all(bool(value.isfinite().all()) for value in run.model.state_dict().values())
+    assert not (tmp_path / WEIGHTS).exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -51,7 +51,7 @@ def train(
         DataError: the data is not where the recipe says, or the output folder cannot be used.
         ConfigError: the recipe does not fit the network or the processes.
         ImportError: a package of the extra ``train`` is missing.
-        PromptSegError: a loss is not finite.
+        PromptSegError: a loss or a gradient is not finite.
         TrainingStopped: a signal asked for it; the state is saved.
     """
     from .checkpoints import prepare

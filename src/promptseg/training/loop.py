@@ -60,7 +60,7 @@ def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report |
     Raises:
         DataError: the output folder cannot be written, or holds a run and ``resume`` is off; an example cannot be made.
         ConfigError: the recipe does not fit the network or the processes.
-        PromptSegError: a loss is not finite; the message names step and loss, and where the batch is kept.
+        PromptSegError: a loss or a gradient is not finite; the message names the step, which of them, and where the batch is kept.
         TrainingStopped: a signal asked for it; the state is saved.
     """
     checkpoints.prepare(Path(recipe.output), resume)
@@ -138,12 +138,14 @@ class Training:
         for index, part in enumerate(parts):
             with nullcontext() if index + 1 == len(parts) else self.processes.no_sync(self.wrapped):
                 named = self.wrapped(self.processes.to_device(part))
-                self._check_finite(step, named, part)
+                for name, value in named.items():
+                    self._check_finite(step, f"the loss {name!r}", value.item(), part)
                 self.processes.backward(torch.stack([value.float() for value in named.values()]).sum() / len(parts))
             for name, value in named.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
-        if self.recipe.clip is not None:
-            self.processes.clip(self.wrapped, self.recipe.clip)
+        norm = self.processes.clip(self.wrapped, math.inf if self.recipe.clip is None else self.recipe.clip)
+        if not self.processes.skips_overflow:
+            self._check_finite(step, "the gradient's norm", norm, parts if len(parts) > 1 else parts[0])
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.run.model)
@@ -158,13 +160,12 @@ class Training:
             self.journal.step(step, figures)
         return figures
 
-    def _check_finite(self, step: int, named: Mapping[str, Tensor], batch: Any) -> None:
-        broken = [name for name, value in named.items() if not bool(torch.isfinite(value))]
-        if not broken:
+    def _check_finite(self, step: int, what: str, value: float, batch: Any) -> None:
+        if math.isfinite(value):
             return
         kept = checkpoints.keep_batch(self.output / f"broken-step-{step}-rank-{self.processes.rank}.safetensors", batch)
         raise PromptSegError(
-            f"Training stopped at step {step}: the loss {broken[0]!r} is {named[broken[0]].item()}. Its batch is kept in {kept}. "
+            f"Training stopped at step {step}, before its update: {what} is {value}. Its batch is kept in {kept}. "
             "Look at it, or lower the learning rate."
         )
 
