@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import promptseg
 import small_photosets
 import small_pocket
 from command_line import Cli
+from promptseg.cli.train import _duration, reporter
 from promptseg.training import loop
 
 SIZES = ("variant", "width", "heads", "blocks", "classes", "text_width", "pieces", "piece_bytes")
@@ -63,9 +66,39 @@ def test_a_file_is_trained_and_what_comes_out_loads(cli: Cli, file: Path, data: 
 def test_a_dry_run_shows_what_it_would_take_and_trains_nothing(cli: Cli, file: Path, data: Path, tmp_path: Path) -> None:
     code, out, err = cli("train", str(file), "--data", str(data), "--output", str(tmp_path / "out"), "--dry-run")
     assert code == 0, err
-    for expected in ('"size": 64', "tower.*|classifier.*", "0.0002", "frozen", "One measured step", "3 steps of 4: about 0.0 hours"):
+    for expected in (
+        '"size": 64',
+        "tower.*|classifier.*",
+        "0.0002",
+        "trainable",
+        "frozen",
+        "One measured step",
+        "3 steps of 4: about a minute",
+    ):
         assert expected in out, expected
     assert not list((tmp_path / "out").glob("checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(0.001, "a minute"), (0.2, "12 minutes"), (0.99, "59 minutes"), (1.0, "1.0 hours"), (30.04, "30.0 hours")]
+)
+def test_how_long_it_takes(hours: float, said: str) -> None:
+    assert _duration(hours) == said
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "160")):
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with reporter(3) as report:
+        for step in range(3):
+            report(step, {"mask": 0.5 - step / 10, "rate": 2e-3, "seconds": 0.25, "memory_mb": 321.0})
+    out, err = capsys.readouterr()
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", err).replace("\r", "\n").strip().splitlines()[-1]
+    assert re.search(r"━+ 3/3 \d:\d\d:\d\d mask 0\.3000  rate 2\.00e-03  0\.25 s  321 MB", last), last
+    assert out == ""
 
 
 def test_a_run_that_is_asked_to_stop_goes_on_with_resume(

@@ -311,7 +311,7 @@ def test_bad_input(ask: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
         Segmenter(ask.model, zoo.card("pocket"), device="cpu", precision="float32").instances(photo())
     with pytest.raises(PromptError, match="no other prompts"):
         ask.model.encode_prompts([Box(0, 0, 1, 1)])
-    with pytest.raises(ConfigError, match="any image encoder but CLIP's transformer"):
+    with pytest.raises(ConfigError, match="any image encoder but a transformer of one scale"):
         Detector(replace(MASK, backbone=VIT.backbone))
     with pytest.raises(PromptError, match="in their order"):
         ask.model.decode(ask.model.encode_image(torch.zeros(1, 3, 64, 64)), ask.model.encode_prompts([Text("cat")]))

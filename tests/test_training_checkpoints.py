@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+import resource
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -106,11 +108,49 @@ def test_a_full_disk_corrupts_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_file", fails)
-        with pytest.raises(DataError, match=r"the disk is full.*Earlier ones are whole"):
+        with pytest.raises(DataError, match=r"the disk is full.*Earlier checkpoints are whole"):
             optimise(toy_recipe(tmp_path, steps=20), ToyRun(), resume=True)
     assert [file.name for file in tmp_path.glob("checkpoint*")] == ["checkpoint-0000010.safetensors"]
     optimise(toy_recipe(tmp_path, steps=20), ToyRun(), resume=True)
     assert checkpoints.found(tmp_path)[0].name == "checkpoint-0000020.safetensors"
+
+
+@pytest.mark.parametrize("file", ["log.jsonl", "pictures/0000004.png", "best"])
+def test_a_disk_that_fills_up_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    """A limit on the size of files, a device that is always full, and a network that cannot be saved."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(step: int, _: Any) -> None:
+        if step == 1 and file == "log.jsonl":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+
+    def fails(model: Any, folder: Path, card: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if "pictures" in file:
+        (tmp_path / "pictures").mkdir()
+        (tmp_path / file).symlink_to("/dev/full")
+    if file == "best":
+        monkeypatch.setattr("promptseg.training.loop.save_folder", fails)
+    recipe = toy_recipe(tmp_path, steps=6, save_every_s=60.0, validate_every=4, best="closeness", pictures_every=4)
+    try:
+        with pytest.raises(DataError, match=rf"{file} could not be written: .*(disk is full|too large).*go on with --resume"):
+            optimise(recipe, ToyRun(), report=limit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)  # nothing is forbidden to the superuser
+    try:
+        with pytest.raises(DataError, match=r"cannot be written: Permission denied. Choose another with --output"):
+            optimise(toy_recipe(tmp_path), ToyRun())
+    finally:
+        os.seteuid(me)
+        tmp_path.chmod(0o755)
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,10 @@ from safetensors.torch import load_file
 
 import small_phrasecut
 import toy_training
+from promptseg import zoo
+from promptseg.models.clipseg.run import ClipSegRun
 from promptseg.training import checkpoints
+from promptseg.training.files import read
 from promptseg.training.loop import optimise
 from test_training_loop import figures_of
 from toy_training import WEIGHTS, ToyRun, toy_recipe
@@ -71,7 +74,7 @@ def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path, environ
 
 
 def test_clipseg_by_the_command_line_in_two_processes(tmp_path: Path) -> None:
-    """Sharded and replicated end alike, validation and pictures included, and one of the two processes speaks."""
+    """Sharded and replicated end alike, validation and pictures included, and one of the two processes speaks; one alone finds the same."""
     photos, file = small_phrasecut.photos(tmp_path / "photos"), tmp_path / "mini.yaml"
     small = small_phrasecut.recipe("clipseg/pc-plus", photos, tmp_path)
     file.write_text(f"base: clipseg/pc-plus\noptions: {json.dumps(asdict(small.options))}\n")
@@ -90,3 +93,9 @@ def test_clipseg_by_the_command_line_in_two_processes(tmp_path: Path) -> None:
     assert others["validation/AP"] == pytest.approx(figures["validation/AP"], abs=1e-4)
     for key, value in weights.items():
         torch.testing.assert_close(sharded[key], value, rtol=1e-4, atol=1e-5)
+    alone = ClipSegRun(replace(read(file), data=str(photos), validate_every=3), log=lambda _: None)
+    alone.model = zoo.load(tmp_path / "ddp")[0].eval()
+    assert len(alone.looked_at) > 1, "each process has some"
+    assert {f"validation/{name}": float(f"{value:.6g}") for name, value in alone.validate().items()} == {
+        name: value for name, value in figures.items() if name.startswith("validation/")
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -105,6 +106,33 @@ def test_part_of_a_schedule() -> None:
 def test_words_that_change_nothing(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
         with_words(recipe("pocket"), [word])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(f"{name}=0" for name in ("steps", "batch_size", "accumulate", "keep", "validate_every", "pictures_every", "epsilon", "clip")),
+        *(f"{name}=-1" for name in ("workers", "save_every_s", "lr", "weight_decay", "ema", "seed")),
+        *(f"{name}=.nan" for name in ("lr", "weight_decay", "clip", "epsilon", "ema", "save_every_s")),
+        "lr=.inf", "ema=1", "betas=[2, 3]", "betas=[0.9, 1]", "seed=9223372036854775808",
+    ],
+)  # fmt: skip
+def test_impossible_values(word: str) -> None:
+    name = word.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"^'{re.escape(word)}': {name} is .*, not "):
+        with_words(recipe("pocket"), [word])
+
+
+@pytest.mark.parametrize("setting", ["lr: -1", "weight_decay: -1"])
+def test_impossible_values_of_groups(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"at least 0 and finite, not -1"):
+        with_words(recipe("pocket"), [f"groups=[{{pattern: '*', {setting}}}]"])
+
+
+def test_the_best_of_no_validation() -> None:
+    with pytest.raises(ConfigError, match=r"'best=mIoU': best: 'mIoU' is a figure of the validation.*validate_every"):
+        with_words(recipe("pocket"), ["best=mIoU"])
+    assert with_words(recipe("pocket"), ["validate_every=5", "best=mIoU"]).best == "mIoU"
 
 
 @given(st.text(max_size=60))

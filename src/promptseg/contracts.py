@@ -7,7 +7,7 @@ A family is one folder under `models/` that offers ``Model`` (the network), its 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -363,6 +363,9 @@ class ParameterGroup:
     weight_decay: float | None = None  # None: the recipe's
     frozen: bool = False
 
+    def __post_init__(self) -> None:
+        _check_bounds(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -400,8 +403,26 @@ class Recipe:
     options: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is at least 1, not {getattr(self, name)}.")
-        if self.lr < 0 or (self.ema is not None and not 0 <= self.ema < 1):
-            raise ConfigError(f"lr is at least 0 and ema from 0 up to, not including, 1; not {self.lr} and {self.ema}.")
+        _check_bounds(self)
+        if self.best is not None and self.validate_every is None:
+            raise ConfigError(f"best: {self.best!r} is a figure of the validation, and there is none; set validate_every, too.")
+
+
+_BOUNDS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    ("at least 1", lambda value: value >= 1, ("steps", "batch_size", "accumulate", "keep", "validate_every", "pictures_every")),
+    ("at least 0", lambda value: value >= 0, ("workers", "save_every_s")),
+    ("at least 0 and finite", lambda value: 0 <= value < math.inf, ("lr", "weight_decay")),
+    ("more than 0", lambda value: value > 0, ("epsilon", "clip")),
+    ("from 0 up to, not including, 1", lambda value: 0 <= value < 1, ("ema", "betas")),
+    ("from 0 up to, not including, 2 ** 63", lambda value: 0 <= value < 2**63, ("seed",)),
+)
+
+
+def _check_bounds(settings: Recipe | ParameterGroup) -> None:
+    """NaN is in no bounds. A setting that is None is off."""
+    for wanted, fits, names in _BOUNDS:
+        for name in names:
+            value = getattr(settings, name, None)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(number is None or fits(number) for number in numbers):
+                raise ConfigError(f"{name} is {wanted}, not {value!r}.")

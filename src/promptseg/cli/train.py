@@ -117,8 +117,14 @@ def _show(plan: Plan) -> None:
     table = Table("group", "parameters", "rate", "weight decay")
     for group in plan.groups:
         table.add_row(group.pattern or "all others", f"{group.count:,}", f"{group.lr:g}", f"{group.weight_decay:g}")
+    table.add_row("trainable", f"{plan.trainable:,}", "", "")
     table.add_row("frozen", f"{plan.total - plan.trainable:,}", "", "")
     table.add_row("all", f"{plan.total:,}", "", "")
     console.print(table)
     console.print(f"One measured step: {plan.seconds:.2f} s, {plan.memory_mb:.0f} MB.")
-    console.print(f"{plan.recipe.steps} steps of {plan.recipe.batch_size}: about {plan.hours:.1f} hours.")
+    console.print(f"{plan.recipe.steps} steps of {plan.recipe.batch_size}: about {_duration(plan.hours)}.")
+
+
+def _duration(hours: float) -> str:
+    minutes = round(60 * hours)
+    return f"{hours:.1f} hours" if minutes >= 60 else f"{minutes} minutes" if minutes > 1 else "a minute"

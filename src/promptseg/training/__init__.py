@@ -49,15 +49,15 @@ def train(
 
     Raises:
         DataError: the data is not where the recipe says, or the output folder cannot be used.
-        ConfigError: the recipe does not fit the network or the processes.
+        ConfigError: the recipe does not fit the network, the processes or the run that is resumed.
         ImportError: a package of the extra ``train`` is missing.
-        PromptSegError: a loss is not finite.
+        PromptSegError: a loss or a gradient is not finite.
         TrainingStopped: a signal asked for it; the state is saved.
     """
-    from .checkpoints import prepare
     from .loop import optimise
+    from .record import prepare
 
-    prepare(Path(recipe.output), resume)  # complain before minutes of preparation, not after
+    prepare(recipe, resume)  # complain before minutes of preparation, not after
     return optimise(recipe, _run(recipe, log), resume=resume, report=report, log=log)
 
 

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ def file_of(folder: Path, step: int) -> Path:
 
 def found(folder: Path) -> list[Path]:
     """All complete checkpoints of a run, the newest first."""
-    return sorted((file for file in folder.glob("checkpoint-*.safetensors") if NAME.fullmatch(file.name)), key=_step_of, reverse=True)
+    return sorted((file for file in folder.glob("checkpoint-*.safetensors") if NAME.fullmatch(file.name)), key=step_of, reverse=True)
 
 
-def _step_of(file: Path) -> int:
+def step_of(file: Path) -> int:
+    """After how many steps a checkpoint was written."""
     match = NAME.fullmatch(file.name)
     return int(match[1]) if match else -1
 
@@ -71,15 +73,28 @@ def save(file: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_take_out(state, tensors, ""))
     temporary = file.with_name(file.name + ".part")
+    with writing(file):
+        try:
+            save_file(tensors, temporary, metadata={"state": skeleton})
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(file)
+            _sync_folder(file.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """What goes wrong while something of a run is written inside, in words.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
     try:
-        save_file(tensors, temporary, metadata={"state": skeleton})
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(file)
-        _sync_folder(file.parent)
+        yield
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"The checkpoint {file} could not be written: {_reason(error)}. Earlier ones are whole.") from None
+        raise DataError(f"{file} could not be written: {_reason(error)}. Earlier checkpoints are whole: go on with --resume.") from None
 
 
 def load(file: Path) -> Any:

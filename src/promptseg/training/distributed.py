@@ -80,9 +80,14 @@ class Processes:
     def backward(self, loss: Tensor) -> None:
         self._accelerator.backward(loss)
 
-    def clip(self, wrapped: nn.Module, norm: float) -> None:
-        """Scale all gradients together to at most this norm."""
-        self._accelerator.clip_grad_norm_(wrapped.parameters(), norm)
+    def clip(self, wrapped: nn.Module, norm: float) -> float:
+        """Scale all gradients together to at most this norm -> the norm that they had, the same in every process."""
+        return float(self.whole({"norm": self._accelerator.clip_grad_norm_(wrapped.parameters(), norm)})["norm"])
+
+    @property
+    def skips_overflow(self) -> bool:
+        """Whether a scaler of float16 leaves out updates whose gradients are not finite, and lowers its scale."""
+        return self._accelerator.scaler is not None and self._accelerator.scaler.is_enabled()
 
     # --- agreement ---
 

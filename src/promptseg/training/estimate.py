@@ -13,7 +13,7 @@ from .feed import Share, batches
 from .groups import Group, arrange
 from .loop import Step, optimizer_of
 from .recompute import recompute
-from .run import Run
+from .run import Run, check_offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Plan:
 def measure(recipe: Recipe, run: Run) -> Plan:
     """Take two steps, time the second, and forget both."""
     torch.manual_seed(recipe.seed)
+    check_offered(recipe, run)
     groups = arrange(run.model, recipe)
     for pattern in recipe.checkpointing:
         recompute(run.model, pattern)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -29,20 +29,22 @@ class Group:
 
 
 def arrange(model: nn.Module, recipe: Recipe) -> list[Group]:
-    """Freeze what the recipe freezes and sort the rest; the first pattern that fits a name wins.
+    """Freeze what the recipe freezes and sort the rest; the first pattern that fits a name wins. What the family froze stays frozen.
 
     Raises:
         ConfigError: a pattern fits no parameter, or nothing is left to train.
     """
     names: dict[ParameterGroup | None, list[str]] = {}
+    used: set[ParameterGroup] = set()
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         rule = next((rule for rule in recipe.groups if any(fnmatchcase(name, pattern) for pattern in rule.pattern.split("|"))), None)
-        if rule is not None and rule.frozen:
-            parameter.requires_grad_(False)
-        if parameter.requires_grad or rule is not None:
+        if rule is not None:
+            used.add(rule)
+            parameter.requires_grad_(parameter.requires_grad and not rule.frozen)
+        if parameter.requires_grad:
             names.setdefault(rule, []).append(name)
-    _check_used(recipe.groups, names, tuple(parameters))
+    _check_used(recipe.groups, used, tuple(parameters))
     groups = [
         Group(
             rule.pattern if rule else "",
@@ -52,14 +54,13 @@ def arrange(model: nn.Module, recipe: Recipe) -> list[Group]:
             recipe.weight_decay if rule is None or rule.weight_decay is None else rule.weight_decay,
         )
         for rule, found in names.items()
-        if rule is None or not rule.frozen
     ]
     if not groups:
         raise ConfigError("The recipe's groups freeze every parameter: there is nothing to train.")
     return groups
 
 
-def _check_used(rules: Sequence[ParameterGroup], names: dict[ParameterGroup | None, list[str]], known: tuple[str, ...]) -> None:
+def _check_used(rules: Sequence[ParameterGroup], used: Set[ParameterGroup], known: tuple[str, ...]) -> None:
     for rule in rules:
-        if rule not in names:
+        if rule not in used:
             raise ConfigError(f"No parameter is left for the pattern {rule.pattern!r} of groups.{nearest(rule.pattern, known)}")

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from ..contracts import Recipe
 from ..errors import ConfigError, PromptSegError
 from ..zoo import save_folder
-from . import checkpoints
+from . import checkpoints, record
 from .average import Average
 from .distributed import Processes
-from .feed import Share, batches
+from .feed import Share, batches, lost_workers
 from .groups import Group, arrange
 from .journal import Journal
 from .recompute import recompute
-from .run import Run
+from .run import Run, check_offered
 
 Report = Callable[[int, Mapping[str, float]], None]
 BEST = "best"
@@ -58,18 +58,19 @@ def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report |
     ``report(step, figures)`` is called after every step. With ``resume`` the newest checkpoint under ``recipe.output`` is continued.
 
     Raises:
-        DataError: the output folder cannot be written, or holds a run and ``resume`` is off; an example cannot be made.
-        ConfigError: the recipe does not fit the network or the processes.
-        PromptSegError: a loss is not finite; the message names step and loss, and where the batch is kept.
+        DataError: the output folder cannot be written, is full, or holds a run and ``resume`` is off; an example cannot be made.
+        ConfigError: the recipe does not fit the network, the processes or the run that is resumed.
+        PromptSegError: a loss or a gradient is not finite; the message names the step, which of them, and where the batch is kept.
         TrainingStopped: a signal asked for it; the state is saved.
     """
-    checkpoints.prepare(Path(recipe.output), resume)
+    record.prepare(recipe, resume)
     torch.manual_seed(recipe.seed)
     with ExitStack() as around:
         training = Training(recipe, run, around, log)
         stop = around.enter_context(_asked_to_stop())
         around.enter_context(_denormals_flushed())
         for step, parts in training.batches():
+            training.reached = step
             figures = training.step(step, parts)
             if report is not None and training.processes.main:
                 report(step, figures)
@@ -88,6 +89,7 @@ class Training:
 
     def __init__(self, recipe: Recipe, run: Run, around: ExitStack, log: Callable[[str], None]) -> None:
         self.recipe, self.run, self.output = recipe, run, Path(recipe.output)
+        check_offered(recipe, run)
         groups = arrange(run.model, recipe)
         for pattern in recipe.checkpointing:
             recompute(run.model, pattern)
@@ -99,7 +101,11 @@ class Training:
         self.best = -math.inf
         run.model.train()
         self.first = self._begin(log)
+        self.reached = self.first - 1  # the step whose examples came last
+        around.enter_context(lost_workers(run, self.share, recipe.workers, lambda: self.reached))
         main = self.processes.main
+        if main:
+            record.keep(recipe)
         self.journal = around.enter_context(Journal(self.output, recipe.name, self.first, recipe.trackers)) if main else None
         self.saved_at = self.stepped_at = time.monotonic()
 
@@ -138,12 +144,14 @@ class Training:
         for index, part in enumerate(parts):
             with nullcontext() if index + 1 == len(parts) else self.processes.no_sync(self.wrapped):
                 named = self.wrapped(self.processes.to_device(part))
-                self._check_finite(step, named, part)
+                for name, value in named.items():
+                    self._check_finite(step, f"the loss {name!r}", value.item(), part)
                 self.processes.backward(torch.stack([value.float() for value in named.values()]).sum() / len(parts))
             for name, value in named.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
-        if self.recipe.clip is not None:
-            self.processes.clip(self.wrapped, self.recipe.clip)
+        norm = self.processes.clip(self.wrapped, math.inf if self.recipe.clip is None else self.recipe.clip)
+        if not self.processes.skips_overflow:
+            self._check_finite(step, "the gradient's norm", norm, parts if len(parts) > 1 else parts[0])
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.run.model)
@@ -158,13 +166,12 @@ class Training:
             self.journal.step(step, figures)
         return figures
 
-    def _check_finite(self, step: int, named: Mapping[str, Tensor], batch: Any) -> None:
-        broken = [name for name, value in named.items() if not bool(torch.isfinite(value))]
-        if not broken:
+    def _check_finite(self, step: int, what: str, value: float, batch: Any) -> None:
+        if math.isfinite(value):
             return
         kept = checkpoints.keep_batch(self.output / f"broken-step-{step}-rank-{self.processes.rank}.safetensors", batch)
         raise PromptSegError(
-            f"Training stopped at step {step}: the loss {broken[0]!r} is {named[broken[0]].item()}. Its batch is kept in {kept}. "
+            f"Training stopped at step {step}, before its update: {what} is {value}. Its batch is kept in {kept}. "
             "Look at it, or lower the learning rate."
         )
 
@@ -226,7 +233,8 @@ class Training:
     def _keep(self, folder: Path) -> None:
         model = self.processes.unsharded(self.run.model)
         if self.processes.main:
-            save_folder(self.run.finished(model), folder, self.recipe.card, trained=self.recipe.name)
+            with checkpoints.writing(folder):
+                save_folder(self.run.finished(model), folder, self.recipe.card, trained=self.recipe.name)
         self.processes.wait()
 
 

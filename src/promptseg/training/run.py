@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from ..contracts import Recipe
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -55,3 +58,14 @@ class Run(ABC):
     def pictures(self) -> Image | None:
         """What the network says of a few photographs now."""
         return None
+
+
+def check_offered(recipe: Recipe, run: Run) -> None:
+    """Whether the run has what the recipe asks of it between steps.
+
+    Raises:
+        ConfigError: it asks for validation or pictures, and the run has none.
+    """
+    for setting, method, what in (("validate_every", "validate", "validation"), ("pictures_every", "pictures", "pictures")):
+        if getattr(recipe, setting) is not None and getattr(type(run), method) is getattr(Run, method):
+            raise ConfigError(f"{setting}: the training of {recipe.name!r} has no {what}; leave the setting out.")
