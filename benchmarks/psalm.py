@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ PHOTO = ROOT / "examples" / "dog.jpg"
 PROMPT = ROOT / "tests" / "golden" / "psalm" / "tiny_grefer_notarget.safetensors"
 ROWS = ("further", "5", "20", "1024", "load")
 FASTER = 1.5  # a further prompt than the whole pass, at least
-ABOVE = {"float32": lambda weights_mb: 0.25 * weights_mb, "bfloat16": lambda _: 1600.0}  # MB of peak memory beside the weights, at most
+# MB of peak memory beside the weights, at most, of their MB
+ABOVE: dict[str, Callable[[float], float]] = {"float32": lambda weights: 0.25 * weights, "bfloat16": lambda _: 1600.0}
 SHARD_BYTES = 10**9
 
 
