@@ -105,8 +105,14 @@ def compare(
 def main() -> None:
     """Time all rows and report."""
     arguments = parser(__doc__ or "")
-    clocks = {"action": "store_const", "dest": "clock", "const": time.process_time, "default": time.perf_counter}
-    arguments.add_argument("--cpu", **clocks, help="seconds of the processor, of all threads, for a machine that is not idle")
+    arguments.add_argument(
+        "--cpu",
+        action="store_const",
+        dest="clock",
+        const=time.process_time,
+        default=time.perf_counter,
+        help="seconds of the processor, of all threads, for a machine that is not idle",
+    )
     options = arguments.parse_args()
     options.rate = gemm_rate(clock=options.clock)
     peer = peer_model()

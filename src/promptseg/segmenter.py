@@ -320,7 +320,8 @@ class Segmenter(Answers):
                 for stage, (labels, scores, parents) in enumerate(self.model.to_groups(features, size), 1)
             ]
 
-        return self._looked_at(image, self.model.group_views, stages)
+        found = self._looked_at(image, self.model.group_views, stages)
+        return found  # noqa: RET504 - mypy infers its type only where none is expected
 
     def track(self, frames: Iterable[Photo], prompts_or_first_masks: Any, *, options: Options | None = None) -> Iterator[Masks]:
         """The same objects through the frames of a video, one `Masks` per frame, made as the iterator is asked for it.

@@ -156,8 +156,9 @@ class TextTower(nn.Module):
 
     def _packed(self, ids: Tensor, ends: Tensor) -> Tensor:
         start = int((ids == ids[:1]).all(0).cumprod(0).sum().clamp(max=ends.min()))  # tokens that all begin with
-        packs = ((ends + 1 - start).cumsum(0) // TOKENS_PACKED).unique_consecutive(return_counts=True)[1].tolist()
-        return torch.cat([self._pack(*pack, start) for pack in zip(ids.split(packs), ends.split(packs), strict=True)])
+        counts = ((ends + 1 - start).cumsum(0) // TOKENS_PACKED).bincount()
+        packs = counts[counts > 0].tolist()
+        return torch.cat([self._pack(*pack, start) for pack in zip(torch.split(ids, packs), torch.split(ends, packs), strict=True)])
 
     def _pack(self, ids: Tensor, ends: Tensor, start: int) -> Tensor:
         """Phrases in one sequence: their common beginning, then the rest of one after another, which sees the beginning and itself."""
