@@ -72,8 +72,7 @@ def decoded(
     photo: AnnotatedPhoto, masks: Mapping[str, np.ndarray], unknown: np.ndarray, absent: tuple[str, ...], *, distinct: bool = False
 ) -> TrainingPhoto:
     """Decode a photo, and shrink it with its masks: the longer side is at most `MAX_SIDE` pixels. Arguments as in `TrainingPhoto`."""
-    with Image.open(photo.path) as file:
-        image = file.convert("RGB")
+    image = Image.fromarray(photo.image())
     scale = min(1.0, MAX_SIDE / max(image.size))
     size = (round(image.height * scale), round(image.width * scale))
     pixels = torch.from_numpy(np.array(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))).permute(2, 0, 1)
