@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptseg.errors import ConfigError
-from promptseg.training.feed import Share, batches
+from promptseg.errors import ConfigError, DataError
+from promptseg.training.feed import Share, _received, batches, lost_workers
 
 
 class Numbers:
@@ -38,3 +41,23 @@ def test_a_run_that_starts_later_sees_the_same(first: int, parts: int) -> None:
 def test_what_cannot_be_shared() -> None:
     with pytest.raises(ConfigError, match="choose a multiple of 6"):
         Share(8, 0, 3, 2)
+
+
+def test_a_broken_pipe_waits_for_the_news_of_a_death() -> None:
+    """Under load the pipe of a worker that was killed breaks before the system says so; an alarm plays the system."""
+
+    def tell(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    def breaking() -> Iterator[int]:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        raise ConnectionResetError
+        yield 0
+
+    before = signal.signal(signal.SIGALRM, tell)
+    try:
+        named = pytest.raises(DataError, match=r"signal: Killed\) over one of the examples 6 \(6\) to 11 \(11\)")
+        with named, lost_workers(Numbers(), Share(2), 1, lambda: 2):
+            list(_received(breaking()))
+    finally:
+        signal.signal(signal.SIGALRM, before)
