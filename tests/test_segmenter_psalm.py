@@ -230,12 +230,12 @@ def test_a_small_object_of_a_large_frame_is_where_it_is(ask: Segmenter, monkeypa
     assert all((points == place).all() for points in seen)
 
 
-@pytest.mark.parametrize("step", ["whole", "to_memory", "to_tracked"])
+@pytest.mark.parametrize("step", ["wholes", "to_memory", "to_tracked"])
 def test_a_frame_too_large_for_memory_says_what_to_do(ask: Segmenter, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(ask._runner if step == "whole" else ask.model, step, full)
+    monkeypatch.setattr(ask._runner if step == "wholes" else ask.model, step, full)
     with pytest.raises(MemoryLimitError, match=r"of the (photos|frames) alone"):
         list(ask.track([PHOTO, PHOTO], np.ones((1, *SIZE), np.bool_)))
 
