@@ -29,8 +29,8 @@ class Panoptic(Protocol):
     """PQ as panopticapi counts it; mIoU over labelled classes; AP of the things by pycocotools, whose truth are the same segments.
 
     Label maps are those of `Segmenter.semantic`; PSALM's authors take the mIoU beside PQ from masks that are enlarged to the photo's size
-    before they are summed. The model is asked three times by all names, in the order of the file's categories, on features that it keeps. Void pixels count
-    nowhere. ``names``: other names for the classes, in that order, as `OpenVocabulary` takes them.
+    before they are summed. The model is asked three times by all names, in the order of the file's categories, on features that it keeps.
+    Void pixels count nowhere. ``names``: other names for the classes, in that order, as `OpenVocabulary` takes them.
     """
 
     TASK: ClassVar[Task] = "panoptic"
