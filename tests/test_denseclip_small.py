@@ -108,7 +108,7 @@ def test_it_starts_from_the_package(maps: Path, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"dataset": "voc"}, ConfigError, "'ade20k' or 'own'"),
+        ({"dataset": "camvid"}, ConfigError, "dataset is"),
         ({"config": replace(SMALL, classes=("sky", "horse"))}, DataError, "knows no horse"),
         ({"config": RESNET, "imagenet": "package"}, DataError, "knows no traffic light"),
         ({"config": replace(RESNET, classes=("sky",)), "imagenet": "package"}, ConfigError, "does not fit the backbone"),

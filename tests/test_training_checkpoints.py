@@ -124,7 +124,7 @@ def test_a_disk_that_fills_up_is_said_in_words(tmp_path: Path, monkeypatch: pyte
         if step == 1 and file == "log.jsonl":
             resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
 
-    def fails(model: Any, folder: Path, card: str) -> None:
+    def fails(model: Any, folder: Path, card: str, *, trained: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if "pictures" in file:

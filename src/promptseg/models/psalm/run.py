@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...contracts import Recipe
 from ...data.randomness import Draws, Epochs
 from ...errors import ConfigError
+from ...training.distributed import everybodys, moved, my_part
 from ...training.lora import adapt, merged
 from ...training.run import Run
 from ...zoo import read_weights
@@ -24,7 +25,7 @@ from .questions import Conversations, Interactive, Panoptic, Questions, Referrin
 from .recipes import LANGUAGE_PARTS, PsalmTraining, Source, Weighting
 from .start import start
 from .tokens import Tokenizer
-from .validation import validate
+from .validation import Figure
 
 FILES: dict[str, Callable[[Path, Path, Tokenizer, int], Questions]] = {
     "referring": Referring,
@@ -83,10 +84,17 @@ class PsalmRun(Run):
         return batch_losses(self.model, batch, self.losses_of)
 
     def validate(self) -> dict[str, float]:
-        """One figure for every held-out source, see `validation.validate`."""
+        """One figure for every held-out source (`validation.Figure`), of questions spread evenly over it. Processes divide them."""
         figures: dict[str, float] = {}
-        for kind, questions in self.held_out:
-            figures |= validate(self.model, kind, questions, self.options.validated, self.tokenizer.pad)
+        device, most = self.model.mask_tokens.device, self.options.validated
+        with torch.random.fork_rng(devices=[]):  # training goes on with the numbers that it would have drawn
+            torch.manual_seed(0)
+            for kind, questions in self.held_out:
+                chosen, figure = range(0, len(questions), -(-len(questions) // most)), Figure(kind, questions.names)
+                for index in (chosen[place] for place in my_part(len(chosen))):
+                    example = questions.example(index, Random(index))
+                    figure.count(self.model, example, moved(self.collate([example]), device))
+                figures |= Figure.of(everybodys(figure))
         return figures
 
     def describe(self, number: int) -> str:

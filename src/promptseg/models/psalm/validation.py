@@ -1,8 +1,9 @@
-"""How well a network in training answers held-out questions: one figure per kind of question, the larger the better."""
+"""How well a network in training answers held-out questions, on its own grid: one figure per kind of question, the larger the better."""
 
 from __future__ import annotations
 
-from random import Random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,45 +11,52 @@ from torch import Tensor
 
 from ...data.samples import IGNORE
 from ...metrics import ReferringIoU, SemanticIoU, merged
-from ...training.distributed import everybodys, moved, my_part
-from .batches import Example, answers, collate
+from .batches import Batch, Example, answers
 from .losses import Targets, language_loss
 from .network import Network
 from .predictor import Head
-from .questions import Questions
 
-__all__ = ["validate"]
+__all__ = ["Figure"]
 
 
-@torch.no_grad()
-def validate(model: Network, kind: str, questions: Questions, most: int, pad: int) -> dict[str, float]:
-    """At most ``most`` questions of a source, spread evenly over it, on the network's own grid. Processes divide them.
+@dataclass
+class Figure:
+    """The answers of one kind of question, counted; ``names``: classes, where these are asked, background last."""
 
-    "mIoU, panoptic": of the map that the most probable class of every labelled pixel makes; "mIoU, referring" and "mIoU, interactive": of
-    the best mask for each expression or mark; "likelihood, conversation": mean logarithm of the next token's probability.
-    """
-    chosen = range(0, len(questions), -(-len(questions) // most))
-    talked: list[float] = []
-    metric = SemanticIoU(questions.names, ignore=IGNORE) if kind == "panoptic" else ReferringIoU("skip")
-    with torch.random.fork_rng(devices=[]):  # training goes on with the numbers that it would have drawn
-        torch.manual_seed(0)
-        for index in (chosen[place] for place in my_part(len(chosen))):
-            example = questions.example(index, Random(index))
-            batch = moved(collate([example], pad, model.config.language.context), model.mask_tokens.device)
-            understood, heads = answers(model, batch)
-            if example.targets is None:
-                talked.append(-language_loss(model.language.head(understood.states), understood.merged.labels).item())
-            elif isinstance(metric, SemanticIoU):
-                metric.update(*_maps(heads[-1], example.targets))
-            else:
-                for found, truth in _masks(heads[-1], example):
-                    metric.update(found.numpy(), truth.numpy() > 0)
-    if kind == "conversation":
-        everything = [value for part in everybodys(talked) for value in part]
-        return {"likelihood, conversation": sum(everything) / max(1, len(everything))}
-    if isinstance(metric, SemanticIoU):
-        return {f"mIoU, {kind}": merged(everybodys(metric)).compute().mean_iou}
-    return {f"mIoU, {kind}": merged(everybodys(metric)).compute().giou}
+    kind: str
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.maps = SemanticIoU(self.names, ignore=IGNORE) if self.kind == "panoptic" else None
+        self.masks = ReferringIoU("skip")
+        self.talked: list[float] = []
+
+    @torch.no_grad()
+    def count(self, model: Network, example: Example, batch: Batch) -> None:
+        """Ask one question, which is the whole ``batch``."""
+        understood, heads = answers(model, batch)
+        if example.targets is None:
+            self.talked.append(-language_loss(model.language.head(understood.states), understood.merged.labels).item())
+        elif self.maps is not None:
+            self.maps.update(*_maps(heads[-1], example.targets))
+        else:
+            for found, truth in _masks(heads[-1], example):
+                self.masks.update(found.numpy(), truth.numpy() > 0)
+
+    @staticmethod
+    def of(parts: Sequence[Figure]) -> dict[str, float]:
+        """What several processes counted, together.
+
+        "mIoU, panoptic": of the map that the most probable class of every labelled pixel makes; "mIoU, referring" and "mIoU, interactive": of the best mask for each expression or mark; "likelihood, conversation": mean logarithm
+        of the next token's probability.
+        """
+        kind, talked = parts[0].kind, [value for part in parts for value in part.talked]
+        if kind == "conversation":
+            return {f"likelihood, {kind}": sum(talked) / max(1, len(talked))}
+        maps = [part.maps for part in parts if part.maps is not None]
+        if maps:
+            return {f"mIoU, {kind}": merged(maps).compute().mean_iou}
+        return {f"mIoU, {kind}": merged([part.masks for part in parts]).compute().giou}
 
 
 def _maps(head: Head, targets: Targets) -> tuple[Tensor, Tensor]:
