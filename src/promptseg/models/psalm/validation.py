@@ -47,8 +47,8 @@ class Figure:
     def of(parts: Sequence[Figure]) -> dict[str, float]:
         """What several processes counted, together.
 
-        "mIoU, panoptic": of the map that the most probable class of every labelled pixel makes; "mIoU, referring" and "mIoU, interactive": of the best mask for each expression or mark; "likelihood, conversation": mean logarithm
-        of the next token's probability.
+        "mIoU, panoptic": of the map that the most probable class of every labelled pixel makes; "mIoU, referring" and "mIoU, interactive":
+        of the best mask for each expression or mark; "likelihood, conversation": mean logarithm of the next token's probability.
         """
         kind, talked = parts[0].kind, [value for part in parts for value in part.talked]
         if kind == "conversation":
