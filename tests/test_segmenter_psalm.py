@@ -112,6 +112,9 @@ def test_classes_compete_as_published(ask: Segmenter) -> None:
     assert found.classes == ("sky", "grass", "dog")
     assert np.array_equal(found.labels, wanted.argmax(0).numpy())
     assert found.scores.max() <= 1
+    grown = torch.stack([Grid(SIZE, 64).grow(one) for one in head.masks[0]])
+    enlarged = ask.semantic(PHOTO, names, options=PsalmOptions(enlarged=True))
+    assert np.array_equal(enlarged.labels, post.semantic(head.classes[0], grown).argmax(0).numpy())
     cut = ask.semantic(PHOTO, names, background=0.5)
     assert np.array_equal(cut.labels >= 0, (wanted.amax(0) > 0.5).numpy())
     assert ask.semantic(PHOTO, ["dog"], background="sky").labels.max() <= 0

@@ -70,9 +70,9 @@ class Asked:
         mask, score = self.model.to_referred(self.features, self.size, Text(expression).text, options or Options())
         return Masks([self._mask(mask, Text(expression), score)], self.size, photo=self.photo, model=self.card.name)
 
-    def semantic(self, contest: Contest) -> SemanticMap:
+    def semantic(self, contest: Contest, options: Options | None) -> SemanticMap:
         """The class of which most speaks at every pixel; its score stays within 1."""
-        maps = self.model.to_class_maps(self.features, self.size, contest.words) if contest.words else []
+        maps = self.model.to_class_maps(self.features, self.size, contest.words, options or Options()) if contest.words else []
         found = semantic_map(
             maps, self.size, contest.classes, background=contest.background, photo=self.photo, model=self.card.name, squashed=True
         )

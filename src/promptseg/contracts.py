@@ -220,8 +220,8 @@ class Network(Protocol):
 
     A family whose network reads the question together with the photo answers from the features of one photo of ``size`` (H, W) itself,
     where its card names the task: ``to_prompted(features, size, prompts)`` -> DenseLogits that cover the photo, with presence;
-    ``to_referred(features, size, expression, options)`` -> mask (H, W) and score; ``to_class_maps(features, size, synonyms)`` -> a map
-    (H, W) per class, the largest of which wins a pixel; ``to_instances(features, size, synonyms)`` -> masks, class numbers and scores;
+    ``to_referred(features, size, expression, options)`` -> mask (H, W) and score; ``to_class_maps(features, size, synonyms, options)`` -> a
+    map (H, W) per class, the largest of which wins a pixel; ``to_instances(features, size, synonyms)`` -> masks, class numbers and scores;
     ``to_panoptic(features, size, synonyms, is_thing, options)`` -> map of segments' numbers from 1 and the segments;
     ``to_memory(features, masks)`` and ``to_tracked(features, size, memory)`` -> masks (K, H, W) and scores in a further frame. Its
     ``things`` and ``stuff``, together ``classes``, are those that it was trained with.

@@ -181,7 +181,7 @@ class Segmenter(Answers):
         named = given_or_own(classes, getattr(self.model, "classes", ()), self.card.name)
         contest = Contest.between(named, self.card.background if background is None else background)
         if hasattr(self.model, "to_class_maps"):
-            return self._each(image, options, lambda asked: asked.semantic(contest))
+            return self._each(image, options, lambda asked: asked.semantic(contest, options))
         wanted = options or Options()
         templates = self.card.templates if wanted.templates is None else wanted.templates
         question = self._question([Text(phrase, templates) for phrase in contest.phrases])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..contracts import Task
+from ..contracts import Options, Task
 from ..data.coco import SPLITS, panoptic_photos, panoptic_things
 from ..data.samples import IGNORE, Region, one_of
 from ..metrics import Found, Labelled, MaskAP, PanopticQuality, SemanticIoU
@@ -28,9 +28,9 @@ __all__ = ["AdePanoptic", "CocoPanoptic"]
 class Panoptic(Protocol):
     """PQ as panopticapi counts it; mIoU over labelled classes; AP of the things by pycocotools, whose truth are the same segments.
 
-    Label maps are those of `Segmenter.semantic`; PSALM's authors take the mIoU beside PQ from masks that are enlarged to the photo's size
-    before they are summed. The model is asked three times by all names, in the order of the file's categories, on features that it keeps.
-    Void pixels count nowhere. ``names``: other names for the classes, in that order, as `OpenVocabulary` takes them.
+    PSALM's label maps come from masks that are enlarged to the photo's size before they are summed, as its authors have it beside PQ.
+    The model is asked three times by all names, in the order of the file's categories, on features that it keeps. Void pixels count
+    nowhere. ``names``: other names for the classes, in that order, as `OpenVocabulary` takes them.
     """
 
     TASK: ClassVar[Task] = "panoptic"
@@ -137,7 +137,7 @@ class _Photos(Part):
             {number: region.name for number, region in enumerate(regions, 1)},
             [number for number, region in enumerate(regions, 1) if region.crowd],
         )
-        metrics["semantic"].update(segmenter.semantic(image, words, background=0.0).labels, labels)
+        metrics["semantic"].update(segmenter.semantic(image, words, background=0.0, options=_options(segmenter)).labels, labels)
         objects = segmenter.instances(image, words, threshold=0.0)  # AP wants unlikely ones, too; stuff is dropped afterwards
         things_found = [(one, self.classes[label]) for one, label in zip(objects, objects.labels, strict=True)]
         metrics["instances"].update(
@@ -157,6 +157,14 @@ class _Photos(Part):
 
     def figures(self, metrics: Metrics) -> Figures:
         return {"PQ": metrics["panoptic"].compute().all.pq, "mIoU": metrics["semantic"].compute().mean_iou}
+
+
+def _options(segmenter: Segmenter) -> Options | None:
+    if segmenter.card.family != "psalm":
+        return None
+    from ..models.psalm import PsalmOptions
+
+    return PsalmOptions(enlarged=True)
 
 
 def _numbered(masks: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:

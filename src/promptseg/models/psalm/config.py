@@ -145,7 +145,8 @@ class PsalmOptions(Options):
 
     ``object_threshold``: class probability from which a query is an object of a panoptic map; ``overlap_threshold``: share of its own
     mask that an object must keep there; ``union_threshold``: score from which a mask belongs to what an expression means. The defaults are
-    the published code's.
+    the published code's. ``enlarged``: False sums the masks of a label map on the network's square and enlarges the sums (published where
+    label maps alone are asked), True enlarges every mask to the photo first (published beside panoptic maps; 4 bytes per mask and pixel).
 
     Raises:
         ConfigError: a threshold is no probability.
@@ -154,6 +155,7 @@ class PsalmOptions(Options):
     object_threshold: float = 0.8
     overlap_threshold: float = 0.8
     union_threshold: float = 0.6
+    enlarged: bool = False
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)

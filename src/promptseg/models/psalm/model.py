@@ -20,6 +20,7 @@ from torch import Tensor
 from ...contracts import DenseLogits, Options, PromptFeatures, Size, View
 from ...data.vocabularies import names
 from ...errors import ConfigError, NumericalError, PromptError, WeightsError, WeightsNotFound
+from ...memory import require
 from ...prompts import Prompt, Text
 from . import postprocess as post
 from .clicks import REGIONS, regions
@@ -247,11 +248,24 @@ class Model(Network):
         logits, score = grid.best(head.masks[0], shares)
         return grid.to_photo(logits[None])[0].numpy() > 0, score
 
-    def to_class_maps(self, image: PsalmImage, size: Size, classes: Sequence[Sequence[str]]) -> Iterator[NDArray[np.float32]]:
-        """Per class (its synonyms), one after the other: how much speaks for it at every pixel, (H, W), 0 and more."""
+    def to_class_maps(
+        self, image: PsalmImage, size: Size, classes: Sequence[Sequence[str]], options: Options
+    ) -> Iterator[NDArray[np.float32]]:
+        """Per class (its synonyms), one after the other: how much speaks for it at every pixel, (H, W), 0 and more.
+
+        Raises:
+            MemoryLimitError: ``options.enlarged`` would take more than half of the free memory.
+        """
         grid, head = Grid.of(image, size), self._named(image, classes, "semantic")
         assert head.classes is not None
         shares = head.classes[0].softmax(-1)[:, :-1].T  # (C, Q)
+        if _options(options).enlarged:
+            queries = head.masks.shape[1]
+            require(4 * queries * size[0] * size[1], f"{queries} masks of {size[1]}x{size[0]} pixels", "Leave enlarged out.")
+            masks = torch.stack([grid.grow(one).sigmoid_() for one in head.masks[0]])
+            for rows in torch.split(shares, AT_ONCE):
+                yield from torch.einsum("cq,qhw->chw", rows, masks).numpy()
+            return
         square = F.interpolate(head.masks, (grid.side, grid.side), mode="bilinear", align_corners=False)[0].sigmoid_()
         square = square[:, : grid.content[0], : grid.content[1]]
         for rows in torch.split(shares, AT_ONCE):
