@@ -20,7 +20,7 @@ import small_denseclip
 from promptseg import evaluation, training, zoo
 from promptseg.data.samples import IGNORE
 from promptseg.errors import ConfigError, DataError
-from promptseg.models.denseclip import RECIPES, Run
+from promptseg.models.denseclip import RECIPES, DenseClipOptions, Run
 from promptseg.models.denseclip.config import RetinaHead
 from promptseg.models.denseclip.losses import accuracy, pixel_loss, segmentation_losses
 from promptseg.models.denseclip.photos import Augment, cut, nearest
@@ -204,3 +204,12 @@ def test_killed_and_resumed_it_ends_as_one_that_ran_through(tmp_path: Path) -> N
     labelled = truth != IGNORE
     right = (asked.semantic(sample.image()).labels == truth)[labelled]
     assert rows["pixel accuracy"] == pytest.approx(right.mean())
+    several = evaluation.protocol("ade150", root, scales="0.5,0.75,1,1.25,1.5,1.75", flip="true")
+    assert several.published()["denseclip-fpn-r50"] == {"mIoU": 0.447}
+    assert not evaluation.protocol("ade150", root, flip=True).published()
+    looked = evaluation.evaluate(evaluation.protocol("ade150", root, scales="0.5,1", flip="true"), asked, resamples=0)
+    options = DenseClipOptions(scales=(0.5, 1), flip=True)
+    right = (asked.semantic(sample.image(), options=options).labels == truth)[labelled]
+    assert looked.value("pixel accuracy") == pytest.approx(right.mean())
+    assert {name: looked.constants[name] for name in ("mode", "scales", "flip")} == {"mode": "slide", "scales": (0.5, 1.0), "flip": True}
+    assert "truncate" not in looked.constants

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ade150", "Ade847", "Context59", "Context459", "Voc20", "Voc20b"]
 
-FAMILY = "catseg"
+OWN: Mapping[str, tuple[str, ...]] = {"catseg": ("mode", "truncate"), "denseclip": ("mode", "scales", "flip")}  # options of a family
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of mmsegmentation's published figures
 MODES = ("slide", "whole")
 
 
@@ -34,15 +35,18 @@ class OpenVocabulary(LabelMaps):
     """Every pixel gets the most probable of all names; the mean is over classes that are labelled somewhere, as detectron2 counts.
 
     ``mode``, ``truncate``: how CAT-Seg is asked, by default as for its published figures, which refine 256 names at most per look;
-    `models.catseg.CatSegOptions` explains both. Other families are asked in their own way. ``names``: other names for the classes, in
-    their order, as a vocabulary that ships or a text file with a class per line and its synonyms joined by commas: PSALM's authors ask by
-    the files of fc-clip ("building,buildings,edifice").
+    `models.catseg.CatSegOptions` explains both. ``mode``, ``scales``, ``flip``: the same for DenseCLIP, see
+    `models.denseclip.DenseClipOptions`; its published figures of several scales take `SCALES`, both ways. Other families are asked in
+    their own way. ``names``: other names for the classes, in their order, as a vocabulary that ships or a text file with a class per line
+    and its synonyms joined by commas: PSALM's authors ask by the files of fc-clip ("building,buildings,edifice").
     """
 
     ABSENT: ClassVar[AbsentRule] = "labelled"
 
     mode: Literal["slide", "whole"] = "slide"
     truncate: bool = True
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
     names: str | None = None
 
     def __post_init__(self) -> None:
@@ -61,19 +65,28 @@ class OpenVocabulary(LabelMaps):
     def published(self) -> Mapping[str, Figures]:
         from .. import zoo
 
-        key = f"{self.NAME}/mIoU"
+        looks = self.scales, self.flip
+        if looks not in (((1.0,), False), (SCALES, True)):
+            return {}
+        key = f"{self.NAME}/mIoU{'-multiscale' if self.flip else ''}"
         return {card.name: {"mIoU": card.metrics[key]} for card in zoo.cards() if key in card.metrics}
 
     def constants(self, segmenter: Segmenter) -> dict[str, Any]:
         known = super().constants(segmenter)
-        return known if segmenter.card.family == FAMILY else {name: known[name] for name in known if name not in ("mode", "truncate")}
+        own = OWN.get(segmenter.card.family, ())
+        return {name: known[name] for name in known if name in own or name not in {one for names in OWN.values() for one in names}}
 
     def _options(self, segmenter: Segmenter) -> Options | None:
-        if segmenter.card.family != FAMILY:
-            return None
-        from ..models.catseg import CatSegOptions
+        given = {name: getattr(self, name) for name in OWN.get(segmenter.card.family, ())}
+        if segmenter.card.family == "catseg":
+            from ..models.catseg import CatSegOptions
 
-        return CatSegOptions(mode=self.mode, truncate=self.truncate)
+            return CatSegOptions(**given)
+        if segmenter.card.family == "denseclip":
+            from ..models.denseclip import DenseClipOptions
+
+            return DenseClipOptions(**given)
+        return None
 
 
 def named(names: str, count: int) -> tuple[tuple[str, ...], ...]:
