@@ -185,6 +185,7 @@ def test_batches_of_phrases_are_their_parts(text_tower: TextTower, monkeypatch: 
 @torch.inference_mode()
 @pytest.mark.parametrize("own", [[(5,), (6, 7), (8,), (5,)], [(), (6, 7)], [(5,), (5,)]])
 def test_a_common_beginning_is_read_once(text_tower: TextTower, own: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_tower, "packs", True)
     rows = [phrase(1, 2, 3, *words, length=20) for words in own]
     alone = torch.cat([text_tower(row[None]) for row in rows])
     read: list[int] = []

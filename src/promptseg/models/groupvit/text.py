@@ -12,6 +12,8 @@ from ...nn.clip_config import ClipTextConfig
 class TextEncoder(TextTower):
     """ids (N, L) -> the end token after the last norm (N, W)."""
 
+    packs = True
+
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__(config)
         del self.projection
