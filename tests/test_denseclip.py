@@ -214,7 +214,8 @@ NARROW = {"clip": (RESNET, True), "vit": (VIT, True), "lite": (SMALL, True)} | {
 @pytest.mark.parametrize(("config", "refused"), NARROW.values(), ids=NARROW)
 def test_narrow_photos_are_answered_or_refused_unless_they_are_stretched(config: Any, refused: bool) -> None:
     ask = Segmenter(build(config), replace(zoo.card(CARD), preprocess=config.preprocess), device="cpu", precision="float32")
-    for narrow in (photo(10, 200), photo(200, 10)):
+    long = 200 if refused else 40  # one that is answered takes a window for every few pixels
+    for narrow in (photo(10, long), photo(long, 10)):
         with pytest.raises(ImageError, match="fit='stretch'") if refused else nullcontext():
             assert ask.semantic(narrow).size == narrow.shape[:2]
         assert ask.semantic(narrow, options=Options(fit="stretch")).size == narrow.shape[:2]
@@ -277,7 +278,7 @@ def test_the_trained_classes_are_asked_unless_others_are_named(ask: Segmenter) -
 def test_several_scales_and_mirrored_as_published(ask: Segmenter) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (50, 90, 3), np.uint8)
     looks = {0.5: (32, 58), 1.0: (64, 115)}
-    for scales, flip in (((0.5, 1.0), True), ((1.0,), True), ((0.5, 1.0), False)):
+    for scales, flip in (((0.5, 1.0), True), ((0.5,), False)):
         found = ask.semantic(pixels, options=DenseClipOptions(scales=scales, flip=flip))
         wanted = [(looks[scale], mirrored) for scale in scales for mirrored in (False, True)[: 1 + flip]]
         same(found, by_hand(ask.model, pixels, wanted))

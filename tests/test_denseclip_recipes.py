@@ -28,12 +28,9 @@ MOVED = {  # by recipe: the parts of the network that two steps change
     "baseline-fpn-r101": {"image", *HEADS},
     "fpn-vitb": {"image", "image.levels", *TEXT, *POST, *HEADS},
     "ablation-frozen-text": {"image", "text.contexts", *POST, *HEADS},
-    "ablation-score-map": {"image", *TEXT, *HEADS},
     "ablation-pre-model": {"image", "text", "queries", "context_decoder", *HEADS},
-    "imagenet-r18": {"image.body", "image.pool", *TEXT, *POST, *HEADS},
     "swin-t": {"image.body", "image.pool", *TEXT, *POST, *HEADS},
     "baseline-swin-s": {"image.body", *HEADS},
-    "baseline-retinanet-r50": {"image", *HEADS},
     "ablation-maskrcnn-pre-model": {"image", "queries", "context_decoder", *HEADS},
     "maskrcnn-imagenet-r50": {"image.body", "image.pool", "text.contexts", *POST, *HEADS},
 }
