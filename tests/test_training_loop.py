@@ -60,7 +60,8 @@ def figures_of(folder: Path) -> list[dict[str, float]]:
 
 def test_it_learns(tmp_path: Path) -> None:
     seen: list[float] = []
-    optimise(toy_recipe(tmp_path, steps=300, save_every_s=60.0), ToyRun(dropout=0.0), report=lambda step, figures: seen.append(figures["fit"]))
+    recipe = toy_recipe(tmp_path, steps=300, save_every_s=60.0)
+    optimise(recipe, ToyRun(dropout=0.0), report=lambda step, figures: seen.append(figures["fit"]))
     assert len(seen) == 300
     assert seen[-1] < 0.1 * seen[0]
     lines = figures_of(tmp_path)
