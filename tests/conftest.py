@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of as many processes as there are cores: torch, not yet imported, shall not take them all
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("no clock", deadline=None)  # a busy machine fails no test
 settings.load_profile("no clock")
 

@@ -13,7 +13,8 @@ import replicas
 from promptseg.cli import app
 from promptseg.data.catalogue import SETS
 from promptseg.data.own import own
-from promptseg.data.sheet import GAP, SIDE, compared, contact_sheet, spread
+from promptseg.data.samples import spread
+from promptseg.data.sheet import GAP, SIDE, compared, contact_sheet
 from promptseg.errors import DataError
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -82,6 +83,8 @@ def test_alone_it_is_torchs() -> None:
 
 if __name__ == "__main__":
     folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    found(SharedBatchNorm2d(3), batch())
+    threads = psutil.Process().num_threads()
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     if sys.argv[3:] == ["unequal"]:
         half = batch() if rank == 0 else batch()[:1, :, :2] * 2 + 1
@@ -89,3 +92,4 @@ if __name__ == "__main__":
         half = batch()[:2] if rank == 0 else batch()[:2].flip(0) * 2 + 1
     torch.save(found(SharedBatchNorm2d(3), half), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+    assert psutil.Process().num_threads() == threads, "the group outlives its end, and may abort the process"

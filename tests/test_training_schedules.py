@@ -113,7 +113,7 @@ Optim = torch.optim.lr_scheduler
         (MultiStep(milestones=(3, 30), gamma=0.5), lambda opt: Optim.MultiStepLR(opt, [3, 30], 0.5)),
         (Warmup(steps=8, start=0.25, main=Constant()), lambda opt: Optim.LinearLR(opt, 0.25, total_iters=8)),
     ],
-    ids=str,
+    ids=["constant", "cosine", "cosine of a period", "poly", "multistep", "warmup"],
 )
 def test_torch_agrees(schedule: Schedule, make: Any) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)

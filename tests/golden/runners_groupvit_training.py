@@ -46,7 +46,7 @@ def _of_ranks(args: Mapping[str, Any]) -> dict[str, float]:
     """The gathering replaced by what it gathers."""
     results: dict[str, float] = {}
     scale, other = torch.tensor(args["logit_scale"]), torch.tensor(args["multi_label_logit_scale"])
-    original = groupvit_losses.gathered
+    original = groupvit_losses.of_all
     try:
         for rank in range(args["processes"]):
 
@@ -54,12 +54,12 @@ def _of_ranks(args: Mapping[str, Any]) -> dict[str, float]:
                 everybody = _everybodys(args, features)
                 return everybody.flatten(0, 1), rank * everybody.shape[1]
 
-            groupvit_losses.gathered = of_all
+            groupvit_losses.of_all = of_all
             image, text, labels = (args[name][rank] for name in ("image_x", "text_x", "multi_label_x"))
             results[f"rank{rank}.loss"] = float(contrastive_loss(image, text, scale))
             results[f"rank{rank}.multi_label_loss"] = float(multi_label_loss(image, labels, other))
     finally:
-        groupvit_losses.gathered = original
+        groupvit_losses.of_all = original
     return results
 
 

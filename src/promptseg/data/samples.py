@@ -23,6 +23,8 @@ from ..errors import DataError, PromptSegError
 
 __all__ = ["IGNORE", "LabelSample", "PhotoSet", "Region", "RegionSample", "Sample"]
 
+T = TypeVar("T")
+PICTURED = 6  # photos of which a training run shows what it says
 IGNORE = -1  # in a label map: nothing is known of the pixel; it counts neither for nor against
 
 Labels: TypeAlias = NDArray[np.int32]
@@ -66,6 +68,11 @@ class LabelSample(Sample):
     def masks(self) -> tuple[Mapping[str, Bools], Bools]:
         labels = self.labels()
         return by_class(labels, self.classes), labels == IGNORE
+
+
+def spread(items: Sequence[T], most: int = PICTURED) -> list[T]:
+    """``most`` of the items, or fewer, evenly over all of them."""
+    return [items[place] for place in range(0, len(items), -(-len(items) // most))] if items else []
 
 
 def by_class(labels: NDArray[np.integer[Any]], classes: Sequence[str]) -> dict[str, Bools]:

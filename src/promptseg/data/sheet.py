@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,10 @@ from ..drawing import Entry, Painter, palette
 from ..errors import PromptSegError
 from .samples import Bools, PhotoSet, Sample
 
-__all__ = ["compared", "contact_sheet", "painted", "spread", "tiled"]
-
-T = TypeVar("T")
+__all__ = ["compared", "contact_sheet", "painted", "tiled"]
 
 SIDE, GAP = 320, 8  # pixels: the longer side of a photo on the sheet, and between photos
 PAPER = (250, 250, 250)
-PAIRS = 6  # photos of which a training run shows what it says
 
 
 def contact_sheet(photos: PhotoSet[Sample], count: int = 12, *, columns: int = 4) -> Image.Image | None:
@@ -52,11 +48,6 @@ def painted(photo: NDArray[np.uint8], masks: Mapping[str, Bools], names: Sequenc
             entries.append(Entry(name, colour))
             colours.append(colour)
     return painter.paint(small, colours, entries)
-
-
-def spread(items: Sequence[T]) -> list[T]:
-    """`PAIRS` items at most, evenly over all of them."""
-    return [items[place] for place in range(0, len(items), -(-len(items) // PAIRS))] if items else []
 
 
 def compared(pairs: Iterable[tuple[NDArray[np.uint8], Mapping[str, Bools], Mapping[str, Bools]]]) -> Image.Image:

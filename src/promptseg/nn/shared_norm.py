@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .processes import several, summed
+
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """torch's `BatchNorm2d`, shared; every number of every process counts once, whatever the shapes of their maps."""
@@ -25,23 +27,17 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Ten
 
     Normalises with the biased variance, remembers the unbiased one.
     """
-    from torch.distributed.nn.functional import all_reduce
 
     def per_channel(values: Tensor) -> Tensor:
         return values.view(-1, *(1 for _ in x.shape[2:]))
 
     values = x.to(torch.promote_types(x.dtype, torch.float32))
     rest = [dimension for dimension in range(x.ndim) if dimension != 1]
-    count: Tensor = all_reduce(values.new_tensor(x.numel() // x.shape[1]))  # type: ignore[no-untyped-call]
-    mean: Tensor = all_reduce(values.sum(rest)) / count  # type: ignore[no-untyped-call]
+    count = summed(values.new_tensor(x.numel() // x.shape[1]))
+    mean = summed(values.sum(rest)) / count
     centred = values - per_channel(mean)
-    variance: Tensor = all_reduce(centred.square().sum(rest)) / count  # type: ignore[no-untyped-call]
+    variance = summed(centred.square().sum(rest)) / count
     with torch.no_grad():
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), momentum)
     return (centred * per_channel((variance + eps).rsqrt() * weight) + per_channel(bias)).to(x.dtype)
-
-
-def several() -> bool:
-    """Whether there are other processes."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1

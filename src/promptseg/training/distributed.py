@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..contracts import Recipe
 from ..errors import ConfigError
+from ..nn.processes import several
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -191,23 +192,19 @@ class Processes:
 
 
 def my_part(count: int) -> range:
-    """Which of ``count`` items this process looks at where the processes divide them: every so-manieth."""
-    if not _several():
+    """Which of ``count`` items this process looks at where the processes divide them: every W-th."""
+    if not several():
         return range(count)
     return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())
 
 
 def everybodys(mine: T) -> list[T]:
     """What every process has, in the order of ranks; all of them must call this."""
-    if not _several():
+    if not several():
         return [mine]
     found: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(found, mine)
     return found
-
-
-def _several() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..contracts import Recipe
 from ..data.asked_crops import MIN_VISIBLE, Batch, Example, TrainingPhoto, collate, colour, crop, decoded
 from ..data.photosets import AnnotatedPhoto
+from ..data.samples import spread
 from ..errors import ConfigError
 from .lora import merged
 from .run import Run
@@ -91,7 +92,7 @@ class OwnRun(Run):
 
     def samples(self) -> Tensor:
         """Some of the photos, stretched (B, 3, size, size), 0..1: where the network says most, it has most to forget; see ``found``."""
-        photos = [self._photo(index).image.float() / 255 for index in range(0, len(self.photos), -(-len(self.photos) // LOOKED_AT))]
+        photos = [self._photo(index).image.float() / 255 for index in spread(range(len(self.photos)), LOOKED_AT)]
         side = (self.options.size, self.options.size)
         return torch.cat([F.interpolate(photo[None], size=side, mode="bilinear", antialias=True) for photo in photos])
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ...contracts import DenseLogits, Preprocess, Recipe, View
 from ...data.coco import coco_stuff
 from ...data.randomness import Draws, Epochs
-from ...data.samples import IGNORE, LabelSample, by_class
-from ...data.sheet import compared, spread
+from ...data.samples import IGNORE, LabelSample, by_class, spread
+from ...data.sheet import compared
 from ...errors import ConfigError
 from ...images import to_pixels
 from ...metrics import SemanticIoU, merged
@@ -58,7 +58,7 @@ class CatSegRun(Run):
         self.mapper = Mapper(short=(options.crop,), long=LONGEST, crop=square, padded=square, pad_label=IGNORE)
         if recipe.validate_every is not None or recipe.pictures_every is not None:
             asked = coco_stuff(root, "val2017")
-            self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
+            self.asked = spread(asked, options.validation)
         self.names = [Text(name) for name in self.photos.classes]
         log(f"data: {len(self.photos)} photos of {len(self.names)} classes in {root}; CLIP: {options.clip or 'random towers'}")
         torch.manual_seed(recipe.seed)

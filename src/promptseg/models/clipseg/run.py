@@ -17,7 +17,8 @@ from ...data.items import PromptData, PromptSample
 from ...data.lvis import LvisOneShot
 from ...data.phrasecut import PhraseCut, phrases
 from ...data.randomness import Draws
-from ...data.sheet import compared, spread
+from ...data.samples import spread
+from ...data.sheet import compared
 from ...data.vocabularies import templates
 from ...metrics import ThresholdSweep, merged
 from ...training.distributed import everybodys, moved, my_part
@@ -51,7 +52,7 @@ class ClipSegRun(Run):
         wanted = recipe.validate_every is not None or recipe.pictures_every is not None
         if wanted:
             self.asked = validation_items(root, options)
-            self.looked_at = range(0, len(self.asked), -(-len(self.asked) // options.validation))
+            self.looked_at = spread(range(len(self.asked)), options.validation)
         log(f"data: {len(self.items)} items in {root}; CLIP: {options.clip or 'random towers'}")
         self.model = starting_network(options, recipe.seed)
 

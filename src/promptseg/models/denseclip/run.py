@@ -20,8 +20,8 @@ from ...data.ade20k import ade150
 from ...data.own import kind_of, own
 from ...data.photosets import is_validation
 from ...data.randomness import Draws, Epochs
-from ...data.samples import IGNORE, LabelSample, PhotoSet, by_class
-from ...data.sheet import compared, spread
+from ...data.samples import IGNORE, LabelSample, PhotoSet, by_class, spread
+from ...data.sheet import compared
 from ...data.whole_maps import context60, voc21
 from ...errors import ConfigError, DataError
 from ...images import to_pixels
@@ -70,7 +70,7 @@ class DenseClipRun(Run):
         self.augment = Augment(limits=head.limits, crop=head.crop, ignore=IGNORE)
         if recipe.validate_every is not None or recipe.pictures_every is not None:
             asked = labelled(root, options, "validation")
-            self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
+            self.asked = spread(asked, options.validation)
         log(f"data: {len(self.photos)} photos of {len(options.config.classes)} classes in {root}")
         torch.manual_seed(recipe.seed)
         self.model = Model(options.config)

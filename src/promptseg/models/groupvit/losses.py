@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .projector import several
+from ...nn.processes import gathered, several
 
 MAX_SCALE = 100.0  # of cosines (published code); the parameter itself is never cut
 
@@ -20,14 +20,11 @@ def scale_of(logit_scale: Tensor) -> Tensor:
     return logit_scale.float().exp().clamp(max=MAX_SCALE)
 
 
-def gathered(features: Tensor) -> tuple[Tensor, int]:
+def of_all(features: Tensor) -> tuple[Tensor, int]:
     """Rows (B, ...) of all processes (W * B, ...), differentiable, and where one's own begin."""
     if not several():
         return features, 0
-    from torch.distributed.nn.functional import all_gather
-
-    everybody: tuple[Tensor, ...] = all_gather(features)  # type: ignore[no-untyped-call]
-    return torch.cat(everybody), torch.distributed.get_rank() * len(features)
+    return gathered(features), torch.distributed.get_rank() * len(features)
 
 
 def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
@@ -38,7 +35,7 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor
         logit_scale: logarithm of the scale.
     """
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    (images, first), (texts, _) = gathered(image), gathered(text)
+    (images, first), (texts, _) = of_all(image), of_all(text)
     target, scale = torch.arange(len(image), device=image.device) + first, scale_of(logit_scale)
     return (F.cross_entropy(scale * image @ texts.T, target) + F.cross_entropy(scale * text @ images.T, target)) / 2
 
@@ -53,7 +50,7 @@ def multi_label_loss(image: Tensor, prompts: Tensor, logit_scale: Tensor) -> Ten
     """
     count = prompts.shape[1]
     image, own = F.normalize(image.float(), dim=-1), F.normalize(prompts.float(), dim=-1).flatten(0, 1)
-    (images, first), (texts, _) = gathered(image), gathered(own)
+    (images, first), (texts, _) = of_all(image), of_all(own)
     mine, scale = torch.arange(len(image), device=image.device) + first, scale_of(logit_scale)
     chosen = (scale * image @ texts.T).log_softmax(-1).view(len(image), -1, count)  # (B, W * B, K)
     to_prompts = -chosen[torch.arange(len(image), device=image.device), mine].mean(-1).mean()

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.shared_norm import batch_norm, several
+from ...nn.processes import several
+from ...nn.shared_norm import batch_norm
 from .config import HIDDEN
 
 EPS, MOMENTUM = 1e-5, 0.1

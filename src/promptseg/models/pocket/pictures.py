@@ -11,7 +11,8 @@ from PIL import Image
 
 from ...contracts import Options
 from ...data.photosets import AnnotatedPhoto
-from ...data.sheet import compared, spread
+from ...data.samples import spread
+from ...data.sheet import compared
 from ...images import to_pixels
 from ...postprocess import enlarge, logit_cut
 from ...prompts import Text

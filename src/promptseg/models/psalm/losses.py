@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
+from ...nn.processes import several
 from .matching import Costs, Match, match, sample
 from .predictor import Head
 
@@ -131,7 +132,7 @@ def _uncertain_points(logits: Tensor, config: LossConfig) -> Tensor:
 
 def _mean_count(mine: int, like: Tensor) -> float:
     """Targets of the batch, averaged over processes, at least one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not several():
         return max(1.0, mine)
     total = torch.tensor(float(mine), device=like.device)
     torch.distributed.all_reduce(total)

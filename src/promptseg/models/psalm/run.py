@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...contracts import Recipe
 from ...data.randomness import Draws, Epochs
+from ...data.samples import spread
 from ...errors import ConfigError
 from ...training.distributed import everybodys, moved, my_part
 from ...training.lora import adapt, merged
@@ -90,7 +91,7 @@ class PsalmRun(Run):
         with torch.random.fork_rng(devices=[]):  # training goes on with the numbers that it would have drawn
             torch.manual_seed(0)
             for kind, questions in self.held_out:
-                chosen, figure = range(0, len(questions), -(-len(questions) // most)), Figure(kind, questions.names)
+                chosen, figure = spread(range(len(questions)), most), Figure(kind, questions.names)
                 for index in (chosen[place] for place in my_part(len(chosen))):
                     example = questions.example(index, Random(index))
                     figure.count(self.model, example, moved(self.collate([example]), device))

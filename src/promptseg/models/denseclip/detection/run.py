@@ -13,6 +13,7 @@ from torch import Tensor
 from ....contracts import Recipe
 from ....data.coco import coco_instances
 from ....data.randomness import Draws, Epochs
+from ....data.samples import spread
 from ....detections import instances
 from ....embeddings import tree_map
 from ....errors import ConfigError, DataError
@@ -58,7 +59,7 @@ class DetectionRun(Run):
             raise DataError(f"{root}: no photo of train2017 has anything annotated. Check annotations/instances_train2017.json.")
         if recipe.validate_every is not None:
             asked = coco_instances(root, "val2017")
-            self.asked = [asked[index] for index in range(0, len(asked), -(-len(asked) // options.validation))]
+            self.asked = spread(asked, options.validation)
         log(f"data: {len(self.photos)} photos of {len(photos.classes)} classes in {root}")
         torch.manual_seed(recipe.seed)
         self.model = Detector(options.config)
