@@ -22,13 +22,13 @@ def several() -> bool:
 
 def summed(x: Tensor) -> Tensor:
     """The sum of everybody's x, of one shape; what is made of it by each sends its gradient to all."""
-    total: Tensor = _Sum.apply(x)
+    total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
     return total
 
 
 def gathered(x: Tensor) -> Tensor:
     """Rows (W * n, ...) of everybody's x (n, ...), of one shape, in the order of ranks; gradients return to where a row came from."""
-    rows: Tensor = _Gather.apply(x)
+    rows: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
     return rows
 
 
