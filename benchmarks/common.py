@@ -115,6 +115,14 @@ def _watched() -> Iterator[list[float]]:
         watcher.join()
 
 
+def peaks_in_turn(ours: Work, peer: Work, rounds: int) -> tuple[float, float]:
+    """Median of the highest resident memory of both in MB, as in `peak_mb`, in runs that alternate: what a library sets aside at its first
+    run then counts for neither.
+    """
+    peaks = [(peak_mb(ours), peak_mb(peer)) for _ in range(rounds)]
+    return statistics.median(own for own, _ in peaks), statistics.median(other for _, other in peaks)
+
+
 def _give_back() -> None:
     """Return what earlier runs have freed to the system; memory that the allocator kept of them would be used again unseen."""
     gc.collect()

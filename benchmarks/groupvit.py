@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import Row, gemm_rate, in_turn, machine, parser, report, trial
+from common import Row, gemm_rate, in_turn, machine, parser, peaks_in_turn, report, trial
 from promptseg.data.vocabularies import names
 from promptseg.images import load, to_pixels
 from promptseg.models.groupvit import GroupVitConfig
@@ -87,6 +87,7 @@ def compare(
     difference = largest_difference(model, peer, pixels, prompts, asked)  # and a warm-up of both
     mine, its = trial(own), trial(other)
     own_s, other_s = in_turn(own, other, options.rounds, options.clock)
+    own_mb, other_mb = peaks_in_turn(own, other, options.rounds)
     photos = "batch 8" if len(pixels) == 8 else f"{classes} classes"
     return Row(
         work=photos + ", cached" * cached + f", peer padded to {padding}" * (padding is not None),
@@ -97,8 +98,8 @@ def compare(
         max_difference=difference,
         ours_gemm_share=mine.flops / own_s / options.rate,
         peer_gemm_share=its.flops / other_s / options.rate,
-        ours_peak_mb=mine.peak_mb,
-        peer_peak_mb=its.peak_mb,
+        ours_peak_mb=own_mb,
+        peer_peak_mb=other_mb,
     )
 
 
