@@ -14,7 +14,7 @@ import small_groupvit
 from command_line import Cli
 from promptseg import zoo
 from promptseg.contracts import Options
-from promptseg.data.vocabularies import available, names
+from promptseg.data.vocabularies import available, names, templates
 from promptseg.models.catseg import CatSegOptions
 from promptseg.models.groupvit import GroupVitOptions
 from promptseg.segmenter import Segmenter, load
@@ -50,10 +50,14 @@ def pocket() -> Segmenter:
         (catseg, ("--max-classes", "2", "--tile", "64"), CatSegOptions(max_classes=2, tile=64)),
         (small_groupvit.segmenter, ("--mode", "whole"), GroupVitOptions(mode="whole")),
         (small_groupvit.segmenter, ("--mode", "slide"), GroupVitOptions()),
+        (small_groupvit.segmenter, ("--size", "96", "--crop", "64", "--stride", "32"), GroupVitOptions(size=96, crop=64, stride=32)),
+        (small_groupvit.segmenter, ("--templates", "photo"), GroupVitOptions(templates=templates("photo"))),
+        (pocket, ("--size", "160", "--templates", "worded.txt"), Options(size=160, templates=("a {}", "the {} there"))),
     ],
 )
 def test_options_reach_the_model(make: Any, given: tuple[str, ...], options: Options, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = make()
+    Path("worded.txt").write_text("a {}\nthe {} there\n", encoding="utf-8")
     monkeypatch.setattr(promptseg.segmenter, "load", lambda *_, **__: segmenter)
     code, _, err = cli("semantic", "photo.png", *CLASSES, "--background", "0", *given)
     assert (code, err) == (0, "")
@@ -156,16 +160,22 @@ def test_another_mode_is_another_question(cli: Cli, monkeypatch: pytest.MonkeyPa
     [
         (catseg, ("--mode", "sliding"), "'slide' or 'whole'"),
         (catseg, ("--max-classes", "0"), "at least 1"),
-        (small_groupvit.segmenter, ("--max-classes", "3"), "no option --max-classes"),
-        (small_groupvit.segmenter, ("--truncate",), "no option --truncate"),
-        (pocket, ("--mode", "whole"), "no option --mode"),
+        (small_groupvit.segmenter, ("--max-classes", "3"), "no option 'max_classes', it has crop, fit, "),
+        (small_groupvit.segmenter, ("--truncate",), "no option 'truncate'"),
+        (pocket, ("--mode", "whole"), "no option 'mode'"),
         (catseg, ("--synonyms", "sum"), "'max' or 'mean'"),
+        (catseg, ("--templates", "imagenet8"), "no set of templates. Did you mean 'imagenet80'? There are"),
+        (catseg, ("--templates", "wrong.txt"), "'a {} by a {}' needs one {}"),
+        (catseg, ("--templates", "empty.txt"), "empty.txt holds no wording"),
+        (small_groupvit.segmenter, ("--stride", "600"), "leave some out"),
         (catseg, ("--vocabulary", "ade150"), "twice: 'sky', 'grass'"),
         (catseg, ("--class", "sky"), "twice: 'sky'"),
     ],
 )
 def test_what_cannot_be(make: Any, given: tuple[str, ...], said: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promptseg.segmenter, "load", lambda *_, **__: make())
+    Path("wrong.txt").write_text("a {}\na {} by a {}\n", encoding="utf-8")
+    Path("empty.txt").write_text("\n", encoding="utf-8")
     code, _, err = cli("semantic", "photo.png", *CLASSES, *given)
     assert code != 0
     assert said in err

@@ -12,6 +12,7 @@ import replicas
 from promptseg.data.whole_maps import coco_objects, context60, objects_of_stuff, voc21
 from promptseg.errors import ConfigError, DataError
 from promptseg.evaluation import evaluate, protocol
+from promptseg.metrics import MaskIoU
 from small_groupvit import segmenter
 
 
@@ -58,6 +59,23 @@ def test_figures(kind: str, tmp_path: Path) -> None:
     figures = {row.name: row.value for row in table.rows}
     assert figures["mIoU"] == pytest.approx(expected)
     assert figures["pixel accuracy"] == pytest.approx(float((answer == target).mean()))
+
+
+def test_asked_otherwise(tmp_path: Path) -> None:
+    """The looks and wordings of the protocol reach the model, and are told."""
+    root = miniature("voc-maps", tmp_path)
+    (tmp_path / "worded.txt").write_text("one {}\n", encoding="utf-8")
+    asked = protocol("voc-maps", root, mode="slide", size="96", crop="64", stride="48", templates=str(tmp_path / "worded.txt"))
+    table, classes = evaluate(asked, segmenter(), resamples=0), voc21(root).classes
+    options = segmenter().options(mode="slide", size=96, crop=64, stride=48, templates=("one {}",))
+    metric = MaskIoU("skip")
+    for sample in voc21(root):
+        labels = segmenter().semantic(sample.image(), classes[1:], background=0.95, options=options).labels + 1
+        for place in range(len(classes)):
+            metric.update(classes[place], labels == place, sample.labels() == place, sample.labels() >= 0)
+    assert {row.name: row.value for row in table.rows}["mIoU"] == pytest.approx(metric.compute().mean)
+    assert {name: table.constants[name] for name in ("size", "crop", "templates")} == {"size": 96, "crop": 64, "templates": ["one {}"]}
+    assert "mode" not in evaluate(protocol("voc-maps", root), segmenter(), resamples=0).constants
 
 
 @pytest.mark.parametrize(("kind", "ours", "theirs"), [("voc-maps", 0.523, 0.530), ("context-maps", 0.224, 0.359)])

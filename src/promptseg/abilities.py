@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
 
 from . import zoo
-from .contracts import Card, PromptKind, Task
-from .errors import UnsupportedPrompt, UnsupportedTask
+from .contracts import Card, Options, PromptKind, Task
+from .errors import ConfigError, UnsupportedPrompt, UnsupportedTask
+from .models import family
 from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text
 
-__all__ = ["kind_of", "require_kinds", "require_task"]
+__all__ = ["kind_of", "options_of", "require_kinds", "require_task"]
 
 KINDS: dict[type, PromptKind] = {
     Text: "text",
@@ -44,6 +47,24 @@ def require_task(card: Card, task: Task) -> None:
     """
     if task not in card.tasks:
         raise UnsupportedTask(card.name, task, [other.name for other in zoo.cards() if task in other.tasks], OTHER_TASK.get(task, ""))
+
+
+def options_of(card: Card, **given: Any) -> Options:
+    """How a photo is shown to the model and asked about, by its family's own kind of `Options`; what is None is as the card says.
+
+    Raises:
+        ConfigError: the family has no such option, or not all of these together, or an impossible value.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    offered: type[Options] | tuple[type[Options], ...] = getattr(family(card.family), "OPTIONS", Options)
+    kinds = offered if isinstance(offered, tuple) else (offered,)
+    known = {kind: {field.name for field in fields(kind)} for kind in kinds}
+    every = sorted(set().union(*known.values()))
+    for name in asked:
+        known = {kind: names for kind, names in known.items() if name in names}
+        if not known:
+            raise ConfigError(f"{card.name!r} has no option {name!r}, it has {', '.join(every)}. Leave it out, or choose another model.")
+    return next(iter(known))(**asked)
 
 
 def kind_of(prompt: Prompt) -> PromptKind:

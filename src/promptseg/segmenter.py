@@ -13,7 +13,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from . import zoo
-from .abilities import require_task
+from .abilities import options_of, require_task
 from .answers import Answers, Prompts
 from .asked import tracked
 from .contracts import MAX_PIXELS, DenseLogits, Options, Size, probability
@@ -74,6 +74,14 @@ class Segmenter(Answers):
 
     def __repr__(self) -> str:
         return f"Segmenter({self.card.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
+
+    def options(self, **given: Any) -> Options:
+        """How to show photos to this model, in its family's own kind of `Options`; see `abilities.options_of`.
+
+        Raises:
+            ConfigError: the family has no such option, or an impossible value.
+        """
+        return options_of(self.card, **given)
 
     # --- questions ----------------------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from ..contracts import MAX_PIXELS
-from .options import Device, MaxPixels, Mode, Precision, Vocabulary, listed, of_family, ready, synonyms, vocabulary
+from .options import Device, MaxPixels, Mode, Precision, Vocabulary, listed, ready, synonyms, vocabulary
 from .outputs import OutputFolder
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def groups(
 
     try:
         if modes:
-            asked = {"classes": named, "background": background, "options": of_family(segmenter, None, mode=mode)}
+            asked = {"classes": named, "background": background, "options": segmenter.options(mode=mode)}
             _drawn(segmenter, photos.photos, modes, asked, folders, failed)
         elif token is None:
             _each(segmenter, photos.photos, stage, folders, failed)

@@ -18,7 +18,6 @@ from .options import (
     ScoreMaps,
     Threshold,
     listed,
-    of_family,
     ready,
     score_maps,
 )
@@ -73,7 +72,7 @@ def instances(
     from .batch import run
 
     segmenter = ready(model, "instances", device=device, precision=precision, max_pixels=max_pixels)
-    options, names = of_family(segmenter, None, **own), given.prompts or None
+    options, names = segmenter.options(**own), given.prompts or None
 
     def ask(photo: Path) -> tuple[Instances, list[Row]]:
         found = segmenter.instances(photo, names, threshold=threshold, options=options)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..contracts import MAX_PIXELS, Options, Task
+from ..contracts import MAX_PIXELS, Task
 from ..devices import PRECISIONS
 from ..errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from ..contracts import Options
     from ..prompts import Prompt
     from ..segmenter import Segmenter
     from ..semantics import ClassNames
@@ -30,11 +30,11 @@ __all__ = [
     "Overwrite",
     "Precision",
     "ScoreMaps",
+    "Templates",
     "Threshold",
     "Tile",
     "Vocabulary",
     "listed",
-    "of_family",
     "ready",
     "score_maps",
     "synonyms",
@@ -70,6 +70,14 @@ Vocabulary = Annotated[
         "--vocabulary",
         metavar="NAME|FILE",
         help="Classes of a published list, such as ade150 or coco-stuff171, or of a text file, one per line. They come first.",
+    ),
+]
+Templates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Wordings of class names, averaged: a published set, such as photo or imagenet80, or a text file with one per line, each with "
+        "a {} for the name; default: the model's.",
     ),
 ]
 ScoreMaps = Annotated[bool, typer.Option("--score-maps", help="DenseCLIP: also a picture per class of how well it fits where, in scores/.")]
@@ -128,26 +136,6 @@ def ready(model: str, task: Task, prompts: Sequence[Prompt] = (), *, device: str
             require_task(card, task)
             require_kinds(card, map(kind_of, prompts))
     return load(model, device=device, precision=precision, max_pixels=max_pixels)
-
-
-def of_family(segmenter: Segmenter, tile: int | None, **own: Any) -> Options:
-    """``tile`` for any model; ``own`` are options that only some families know, None where they are not given.
-
-    Raises:
-        ConfigError: the model's family does not know one that is given, or not its value.
-    """
-    from ..models import family
-
-    given = {name: value for name, value in own.items() if value is not None}
-    if not given:
-        return Options(tile=tile)
-    offered: type[Options] | tuple[type[Options], ...] = getattr(family(segmenter.card.family), "OPTIONS", Options)
-    kinds = offered if isinstance(offered, tuple) else (offered,)
-    for name in given:
-        kinds = tuple(kind for kind in kinds if name in {field.name for field in fields(kind)})
-        if not kinds:
-            raise ConfigError(f"{segmenter.card.name!r} has no option --{name.replace('_', '-')}; leave it out, or choose another model.")
-    return kinds[0](tile=tile, **given)
 
 
 def score_maps(segmenter: Segmenter, names: ClassNames | None, options: Options) -> Callable[[Path, Path], None]:

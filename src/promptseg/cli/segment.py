@@ -68,7 +68,6 @@ def segment(
         "tile": tile,
     }
 
-    from ..contracts import Options
     from ..prompts import as_prompts
     from .batch import run
 
@@ -76,7 +75,7 @@ def segment(
     segmenter = ready(model, "masks", asked, device=device, precision=precision, max_pixels=max_pixels)
     prompts = segmenter.embed_prompts(asked)
     unwanted = segmenter.embed_prompts(negative or [])
-    options = Options(tile=tile)
+    options = segmenter.options(tile=tile)
 
     def ask(photo: Path) -> tuple[Masks, list[Row]]:
         masks = segmenter(photo, prompts, negative=unwanted, threshold=threshold, upsample=upsample, options=options)

@@ -20,10 +20,10 @@ from .options import (
     Overwrite,
     Precision,
     ScoreMaps,
+    Templates,
     Tile,
     Vocabulary,
     listed,
-    of_family,
     ready,
     score_maps,
     synonyms,
@@ -73,7 +73,13 @@ def semantic(
     fit: Annotated[
         str | None, typer.Option(help="How a photo is fitted into the network's input: stretch, letterbox or native; default: the model's.")
     ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the network's input in pixels, or as the model counts; larger finds smaller things.")
+    ] = None,
     mode: Mode = None,
+    crop: Annotated[int | None, typer.Option(help="GroupViT: side of the windows, in pixels of the resized photo.")] = None,
+    stride: Annotated[int | None, typer.Option(help="GroupViT: pixels from one window to the next.")] = None,
+    templates: Templates = None,
     max_classes: Annotated[
         int | None, typer.Option(help="CAT-Seg: refine only so many classes, those most like some place of the photo; approximate.")
     ] = None,
@@ -90,21 +96,24 @@ def semantic(
     overwrite: Overwrite = False,
 ) -> None:
     """Give every pixel the most probable of some classes, or none where all are improbable."""
+    from ..data.vocabularies import read_templates
     from ..writers import FORMATS
     from .photos import sort_arguments
 
     given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
     wanted = listed(formats, tuple(FORMATS), "format")
     asked = [*vocabulary(listing), *given.prompts]
+    worded = None if templates is None else read_templates(templates)
     request: dict[str, Any] = {"command": "semantic", "classes": asked, "background": background, "model": model_stamp(model)}
-    own = {"fit": fit, "mode": mode, "max_classes": max_classes, "truncate": truncate or None, "synonyms": merging}
-    request |= {"formats": wanted, "tile": tile, **own, "scores": scores}
+    own = {"tile": tile, "fit": fit, "size": size, "mode": mode, "crop": crop, "stride": stride}
+    own |= {"max_classes": max_classes, "truncate": truncate or None, "synonyms": merging}
+    request |= {"formats": wanted, **own, "templates": worded, "scores": scores}
 
     from .batch import run
 
     nothing = _background(background)
     segmenter = ready(model, "semantic", device=device, precision=precision, max_pixels=max_pixels)
-    options, names = of_family(segmenter, tile, **own), synonyms(asked) or None
+    options, names = segmenter.options(**own, templates=worded), synonyms(asked) or None
 
     def ask(photo: Path) -> tuple[SemanticMap, list[Row]]:
         found = segmenter.semantic(photo, names, background=nothing, options=options)

@@ -98,12 +98,15 @@ class VocGroupings(LabelMaps):
     def parts(self) -> tuple[Part, ...]:
         return tuple(MapsPart(replace(self, groupings=(one,)), one) for one in self.groupings)
 
+    def wordings(self) -> tuple[str, ...]:
+        return super().wordings() or templates("photo")
+
     def answer(self, segmenter: Segmenter, image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.integer[Any]]:
         """As `LabelMaps.answer`, by the first of the groupings."""
         model = segmenter.model
         if not isinstance(model, Clip) or not isinstance(model.image, ImageTower):
             raise UnsupportedTask(segmenter.card.name, "patch-by-patch", ["clipseg-rd64", "catseg-base"])
-        prompts = segmenter.embed_prompts([Text(name, templates("photo")) for name in classes[1:]]).features
+        prompts = segmenter.embed_prompts([Text(name, self.wordings()) for name in classes[1:]]).features
         with torch.inference_mode():
             features = patches(segmenter, image)
             grid = (features.shape[0], features.shape[1])
@@ -131,7 +134,7 @@ class VocGroupings(LabelMaps):
         return {"ViT-S (paper)": ours, "groupvit-gcc-yfcc": dict.fromkeys(ours, GROUPVIT)}
 
     def constants(self, segmenter: Segmenter) -> dict[str, Any]:
-        return {**super().constants(segmenter), "templates": list(templates("photo")), "shorter side": SHORT, "seed": SEED}
+        return {**super().constants(segmenter), "shorter side": SHORT, "seed": SEED}
 
 
 def patches(segmenter: Segmenter, image: NDArray[np.uint8]) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts import Task, probability
 from ..data.samples import IGNORE, LabelSample, PhotoSet
+from ..data.vocabularies import read_templates
 from ..data.whole_maps import coco_objects, context60, voc21
 from ..metrics import AbsentRule, MaskIoU
 from .protocol import Counted, Figures, Metrics, Part, Picture, Protocol, existing
@@ -36,13 +37,14 @@ SUPERVISED = {  # what the GroupViT paper compares with: ViT-S, pretrained so, f
 class LabelMaps(Protocol):
     """Photos with one class per pixel, against a map at the photo's own size. ``ABSENT``: which classes the mean leaves out.
 
-    Photos are shown, and classes worded, as the model's card says.
+    Photos are shown, and classes worded, as the model's card says; ``templates``: other wordings, see `vocabularies.read_templates`.
     """
 
     ABSENT: ClassVar[AbsentRule]
     TASK: ClassVar[Task] = "semantic"
 
     split: str = "val"
+    templates: str | None = None
 
     @abstractmethod
     def photos(self) -> PhotoSet[LabelSample]:
@@ -51,6 +53,10 @@ class LabelMaps(Protocol):
     @abstractmethod
     def answer(self, segmenter: Segmenter, image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.integer[Any]]:
         """A photo uint8 (H, W, 3) and the classes of its map -> (H, W), indices of these; -1 is none of them."""
+
+    def wordings(self) -> tuple[str, ...] | None:
+        """The wordings that are asked for in place of the card's."""
+        return None if self.templates is None else read_templates(self.templates)
 
     def counted(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """The classes by the names, all different, under which they are counted."""
@@ -68,7 +74,9 @@ class LabelMaps(Protocol):
         return {"IoU": counted["maps"]["classes"].compute().per_class}
 
     def constants(self, segmenter: Segmenter) -> dict[str, Any]:
-        return {**super().constants(segmenter), "templates": list(segmenter.card.templates), "maps": "at the photo's own size"}
+        wordings = self.wordings()
+        asked = segmenter.card.templates if wordings is None else wordings
+        return {**super().constants(segmenter), "templates": list(asked), "maps": "at the photo's own size"}
 
 
 @dataclass(frozen=True)
@@ -76,21 +84,34 @@ class BackgroundMaps(LabelMaps):
     """Every class but the background is asked by its name; a pixel that the model leaves unlabelled is background, class 0.
 
     ``background``: the threshold, as `Segmenter.semantic` takes it. A model that learned these very classes, background among them, is
-    asked for all of them and needs none.
+    asked for all of them and needs none. ``mode``, ``size``, ``crop``, ``stride``: how GroupViT looks, see its `GroupVitOptions`; None:
+    as for its published figures.
     """
 
     ABSENT: ClassVar[AbsentRule] = "skip"
     PUBLISHED: ClassVar[Mapping[str, float]]
 
     background: float = 0.95
+    mode: Literal["whole", "slide"] | None = None
+    size: int | None = None
+    crop: int | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         probability("background", self.background)
 
     def answer(self, segmenter: Segmenter, image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.integer[Any]]:
+        options = segmenter.options(templates=self.wordings(), **self._looks())
         if tuple(getattr(segmenter.model, "classes", ())) == tuple(classes):
-            return segmenter.semantic(image, classes, background=BACKGROUND).labels.clip(0)
-        return segmenter.semantic(image, classes[1:], background=self.background).labels.astype(np.int32) + 1  # -1 becomes 0
+            return segmenter.semantic(image, classes, background=BACKGROUND, options=options).labels.clip(0)
+        return segmenter.semantic(image, classes[1:], background=self.background, options=options).labels.astype(np.int32) + 1  # -1: 0
+
+    def constants(self, segmenter: Segmenter) -> dict[str, Any]:
+        known = super().constants(segmenter)
+        return {name: value for name, value in known.items() if value is not None or name not in self._looks()}
+
+    def _looks(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("mode", "size", "crop", "stride")}
 
     def published(self) -> Mapping[str, Figures]:
         return {model: {"mIoU": value} for model, value in self.PUBLISHED.items()}

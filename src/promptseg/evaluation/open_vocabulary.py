@@ -76,17 +76,9 @@ class OpenVocabulary(LabelMaps):
         own = OWN.get(segmenter.card.family, ())
         return {name: known[name] for name in known if name in own or name not in {one for names in OWN.values() for one in names}}
 
-    def _options(self, segmenter: Segmenter) -> Options | None:
+    def _options(self, segmenter: Segmenter) -> Options:
         given = {name: getattr(self, name) for name in OWN.get(segmenter.card.family, ())}
-        if segmenter.card.family == "catseg":
-            from ..models.catseg import CatSegOptions
-
-            return CatSegOptions(**given)
-        if segmenter.card.family == "denseclip":
-            from ..models.denseclip import DenseClipOptions
-
-            return DenseClipOptions(**given)
-        return None
+        return segmenter.options(templates=self.wordings(), **given)
 
 
 def named(names: str, count: int) -> tuple[tuple[str, ...], ...]:

@@ -160,11 +160,7 @@ class _Photos(Part):
 
 
 def _options(segmenter: Segmenter) -> Options | None:
-    if segmenter.card.family != "psalm":
-        return None
-    from ..models.psalm import PsalmOptions
-
-    return PsalmOptions(enlarged=True)
+    return segmenter.options(enlarged=True) if segmenter.card.family == "psalm" else None
 
 
 def _numbered(masks: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:

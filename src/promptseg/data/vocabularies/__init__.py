@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import DataError, nearest
 
-__all__ = ["available", "names", "read_classes", "synonyms", "templates"]
+__all__ = ["available", "names", "read_classes", "read_templates", "synonyms", "templates"]
 
 NO_NAMES = ("mess", "removed_words", "templates")  # files that hold something else
 
@@ -65,6 +65,27 @@ def templates(name: str) -> tuple[str, ...]:
     if name not in sets:
         raise DataError(f"There are no templates {name!r}; choose one of {', '.join(sets)}.")
     return tuple(sets[name]["templates"])
+
+
+def read_templates(given: str) -> tuple[str, ...]:
+    """Wordings: a set that ships, by its name, or a text file with one per line, each with one ``{}`` where the name goes.
+
+    Raises:
+        DataError: it is neither, or the file cannot be read, holds nothing, or a line has no place for the name, or several.
+    """
+    from ..samples import read_lines
+
+    known = tuple(_read("templates"))
+    if given in known:
+        return templates(given)
+    if not Path(given).is_file():
+        raise DataError(f"{given!r} is no text file and no set of templates.{nearest(given, known)} There are {', '.join(known)}.")
+    lines = read_lines(Path(given), "Templates are a text file in UTF-8 with one wording per line.")
+    if wrong := [line for line in lines if line.count("{}") != 1]:
+        raise DataError(f"{given}: {wrong[0]!r} needs one {{}}, the place of the class name.")
+    if not lines:
+        raise DataError(f"{given} holds no wording. Write one per line, such as: a photo of a {{}}.")
+    return tuple(lines)
 
 
 def table(vocabulary: str) -> dict[str, Any]:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .model import Model
     from .run import PsalmRun as Run
 
-__all__ = ["CARDS", "LAYOUTS", "RECIPES", "UNTUNED", "Model", "PsalmConfig", "PsalmOptions", "Run"]
+__all__ = ["CARDS", "LAYOUTS", "OPTIONS", "RECIPES", "UNTUNED", "Model", "PsalmConfig", "PsalmOptions", "Run"]
 
+OPTIONS = PsalmOptions
 UNTUNED = (
     "PSALM learns from panoptic maps and from files of questions, which a language model reads, not from masks under names: "
     "`promptseg train psalm/stage2-lora --data FOLDER`."
