@@ -9,7 +9,7 @@ from typing import Any
 from . import zoo
 from .contracts import Card, Options, PromptKind, Task
 from .errors import ConfigError, UnsupportedPrompt, UnsupportedTask
-from .models import family
+from .models import FAMILIES, family
 from .prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text
 
 __all__ = ["kind_of", "options_of", "require_kinds", "require_task"]
@@ -56,7 +56,8 @@ def options_of(card: Card, **given: Any) -> Options:
         ConfigError: the family has no such option, or not all of these together, or an impossible value.
     """
     asked = {name: value for name, value in given.items() if value is not None}
-    offered: type[Options] | tuple[type[Options], ...] = getattr(family(card.family), "OPTIONS", Options)
+    known_family = family(card.family) if card.family in FAMILIES else None  # a network of one's own under a card of one's own
+    offered: type[Options] | tuple[type[Options], ...] = getattr(known_family, "OPTIONS", Options)
     kinds = offered if isinstance(offered, tuple) else (offered,)
     known = {kind: {field.name for field in fields(kind)} for kind in kinds}
     every = sorted(set().union(*known.values()))

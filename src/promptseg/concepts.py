@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ class Fired:
 
 def fired_most(
     segmenter: Segmenter,
-    photos: Sequence[Path],
+    photos: Iterable[Path],
     token: int,
     *,
     stage: int = 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,6 +10,7 @@ import typer
 
 from ..errors import ExportError, ImageError, MemoryLimitError, NumericalError
 from .outputs import OutputFolder, Row
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..exports import Exports
@@ -38,7 +38,6 @@ def run(
     Raises:
         typer.Exit: code 3, when a photo could not be read or its result not be written; the others are done.
     """
-    from rich.progress import Progress
 
     def answer(photo: Path) -> list[Row]:
         found, rows = ask(photo)
@@ -54,7 +53,7 @@ def run(
     summary: Summary = []
     failures: list[str] = []
     earlier = 0
-    with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
+    with progress_bar() as progress:
         for photo in progress.track(photos, description="Segmenting"):
             try:
                 done = None if overwrite else output.done(photo)

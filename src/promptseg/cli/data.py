@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -10,6 +9,7 @@ import typer
 
 from .prepare import EPILOG as PREPARE_EPILOG
 from .prepare import prepare
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..data.checks import Report
@@ -68,9 +68,6 @@ def check(
 
     The exit code is 1 where something is wrong.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ..data.catalogue import data_set, read
     from ..data.checks import Finding, inspect
     from ..data.own_checks import label_findings
@@ -79,7 +76,7 @@ def check(
     entry = data_set(name)
     found = read(name, root, split)
     listed, found = len(found), found[:: max(1, len(found) // (only or len(found) or 1))]
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with progress_bar() as progress:
         report = inspect(found, every=lambda samples: progress.track(samples, total=len(found), description="Reading"))
     if name == "own":
         report.findings += label_findings(root)

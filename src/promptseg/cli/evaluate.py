@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from ..errors import ConfigError
 from .options import Device, Precision
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..evaluation import Protocol, Table
@@ -84,12 +84,9 @@ def _place(output: Path | None, count: int, number: int) -> Path | None:
 
 
 def _run(protocol: Protocol, segmenters: Sequence[Segmenter], output: Path | None, resamples: int) -> Table:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ..evaluation import evaluate as measure
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("")
 
         def step(what: str, done: int, total: int) -> None:

@@ -10,6 +10,7 @@ import typer
 from ..contracts import MAX_PIXELS
 from .options import Device, MaxPixels, Mode, Precision, Vocabulary, listed, ready, synonyms, vocabulary
 from .outputs import OutputFolder
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,7 +95,9 @@ def groups(
         elif token is None:
             _each(segmenter, photos.photos, stage, folders, failed)
         else:
-            fired = fired_most(segmenter, photos.photos, token, stage=stage or 1, count=count, failed=failed)
+            with progress_bar() as progress:
+                looked = progress.track(photos.photos, description="Looking")
+                fired = fired_most(segmenter, looked, token, stage=stage or 1, count=count, failed=failed)
             if len(failures) < len(photos.photos):
                 _sheet(fired, output / f"stage-{stage or 1}-group-{token}.png")
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DataError
+from .progress import progress_bar
 
 CAPTIONS = ("cc3m", "cc12m", "yfcc", "redcaps")
 QUESTIONS = ("interactive", "referring", "generalised", "instances", "lvis")
@@ -122,9 +122,6 @@ def _keep(entries: list[dict[str, Any]], target: Path) -> None:
 
 
 def _label_maps(name: str, files: list[Path]) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ..data.preparation import PREPARATIONS
     from ..data.preparation import prepare as write
     from ..errors import nearest
@@ -134,7 +131,7 @@ def _label_maps(name: str, files: list[Path]) -> None:
         raise DataError(f"{name!r} cannot be prepared; {', '.join(known)} can.{nearest(name, known)}")
     if len(files) != 1:
         raise DataError(f"{name} takes one folder, the one of its original download, not {len(files)}.")
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with progress_bar() as progress:
         done = write(name, files[0], every=lambda jobs: progress.track(jobs, total=len(jobs), description="Writing"))
     kept = f", {done.kept} were there already" if done.kept else ""
     typer.echo(f"{', '.join(map(str, done.folders))}: {done.new} files written{kept}")
