@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from ..contracts import Recipe
-from .distributed import Processes
-from .feed import Share, batches
-from .groups import Group, arrange
-from .loop import Step, optimizer_of
-from .recompute import recompute
-from .run import Run, check_offered
+from .feed import batches
+from .groups import Group
+from .run import Run
+from .step import Stepper
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +36,18 @@ class Plan:
 
 
 def measure(recipe: Recipe, run: Run) -> Plan:
-    """Take two steps, time the second, and forget both."""
+    """Take two steps as the run would, time the second with what it waits for its examples, and forget both.
+
+    Raises:
+        ConfigError: the recipe does not fit the network or the processes.
+        PromptSegError: a loss or a gradient is not finite.
+    """
     torch.manual_seed(recipe.seed)
-    check_offered(recipe, run)
-    groups = arrange(run.model, recipe)
-    for pattern in recipe.checkpointing:
-        recompute(run.model, pattern)
-    processes = Processes(recipe)
-    wrapped, optimizer = processes.wrap(Step(run), optimizer_of(groups, recipe), recipe.compile)
-    run.model.train()
-    share = Share(recipe.batch_size, processes.rank, processes.count, recipe.accumulate)
+    stepper = Stepper(recipe, run, None)
     seconds, losses = 0.0, {}
-    for parts in batches(run, share, 0, 2, workers=0):
-        begun = time.monotonic()
-        for part in parts:
-            named = wrapped(processes.to_device(part))
-            processes.backward(torch.stack([value.float() for value in named.values()]).sum() / len(parts))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses = processes.mean({name: value.detach() for name, value in named.items()})
-        seconds = time.monotonic() - begun
+    begun = time.monotonic()
+    for step, parts in enumerate(batches(run, stepper.share, 0, 2, workers=recipe.workers)):
+        losses = stepper.processes.mean(stepper(step, parts))
+        begun, seconds = time.monotonic(), time.monotonic() - begun
     total = sum(parameter.numel() for parameter in run.model.parameters())
-    return Plan(recipe, total, tuple(groups), seconds, processes.memory_mb(), losses)
+    return Plan(recipe, total, tuple(stepper.groups), seconds, stepper.processes.memory_mb(), losses)

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,13 +24,10 @@ from ..contracts import Recipe
 from ..errors import ConfigError, PromptSegError
 from ..zoo import save_folder
 from . import checkpoints, record
-from .average import Average
-from .distributed import Processes
-from .feed import Share, batches, lost_workers
-from .groups import Group, arrange
+from .feed import batches, lost_workers
 from .journal import Journal
-from .recompute import recompute
-from .run import Run, check_offered
+from .run import Run
+from .step import Stepper
 
 Report = Callable[[int, Mapping[str, float]], None]
 BEST = "best"
@@ -39,17 +36,6 @@ ROOM = 4  # times the size of the weights that a checkpoint takes at most: weigh
 
 class TrainingStopped(PromptSegError):
     """The run was asked to stop (SIGTERM, Ctrl-C), saved its state and can be continued with ``--resume``."""
-
-
-class Step(nn.Module):
-    """Batch -> named losses: what is compiled, wrapped for several processes, and autocast."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.model, self._losses = run.model, run.losses
-
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        return dict(self._losses(batch))
 
 
 def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report | None = None, log: Callable[[str], None] = print) -> Path:
@@ -89,17 +75,9 @@ class Training:
 
     def __init__(self, recipe: Recipe, run: Run, around: ExitStack, log: Callable[[str], None]) -> None:
         self.recipe, self.run, self.output = recipe, run, Path(recipe.output)
-        check_offered(recipe, run)
-        groups = arrange(run.model, recipe)
-        for pattern in recipe.checkpointing:
-            recompute(run.model, pattern)
-        self.processes = Processes(recipe)
-        self.share = Share(recipe.batch_size, self.processes.rank, self.processes.count, recipe.accumulate)
-        self.rates = [group.lr for group in groups]
-        self.wrapped, self.optimizer = self.processes.wrap(Step(run), optimizer_of(groups, recipe), recipe.compile)
-        self.average = Average(run.model, recipe.ema) if recipe.ema is not None else None
+        self.stepper = Stepper(recipe, run, self.output)
+        self.processes, self.share, self.average = self.stepper.processes, self.stepper.share, self.stepper.average
         self.best = -math.inf
-        run.model.train()
         self.first = self._begin(log)
         self.reached = self.first - 1  # the step whose examples came last
         around.enter_context(lost_workers(run, self.share, recipe.workers, lambda: self.reached))
@@ -115,7 +93,7 @@ class Training:
         if saved is None:
             checkpoints.check_room(self.output, self.run.model.state_dict(), ROOM * (self.recipe.keep + 1))
             return 0
-        self.processes.load(self.wrapped, self.optimizer, saved["network"])
+        self.processes.load(self.stepper.wrapped, self.stepper.optimizer, saved["network"])
         if self.average is not None:
             self.average.load(self.processes.like(saved["average"], self.average.shadow), saved["count"])
         self.best = saved["best"]
@@ -137,25 +115,7 @@ class Training:
 
     def step(self, step: int, parts: list[Any]) -> dict[str, float]:
         """One update from all parts of its batch -> its figures, the same in every process."""
-        for group, base in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = self.recipe.schedule.rate(base, step, self.recipe.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, Tensor] = {}
-        for index, part in enumerate(parts):
-            with nullcontext() if index + 1 == len(parts) else self.processes.no_sync(self.wrapped):
-                named = self.wrapped(self.processes.to_device(part))
-                for name, value in named.items():
-                    self._check_finite(step, f"the loss {name!r}", value.item(), part)
-                self.processes.backward(torch.stack([value.float() for value in named.values()]).sum() / len(parts))
-            for name, value in named.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
-        norm = self.processes.clip(self.wrapped, math.inf if self.recipe.clip is None else self.recipe.clip)
-        if not self.processes.skips_overflow:
-            self._check_finite(step, "the gradient's norm", norm, parts if len(parts) > 1 else parts[0])
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.run.model)
-        return self._figures(step, sums)
+        return self._figures(step, self.stepper(step, parts))
 
     def _figures(self, step: int, sums: Mapping[str, Tensor]) -> dict[str, float]:
         before, self.stepped_at = self.stepped_at, time.monotonic()
@@ -165,15 +125,6 @@ class Training:
         if self.journal is not None:
             self.journal.step(step, figures)
         return figures
-
-    def _check_finite(self, step: int, what: str, value: float, batch: Any) -> None:
-        if math.isfinite(value):
-            return
-        kept = checkpoints.keep_batch(self.output / f"broken-step-{step}-rank-{self.processes.rank}.safetensors", batch)
-        raise PromptSegError(
-            f"Training stopped at step {step}, before its update: {what} is {value}. Its batch is kept in {kept}. "
-            "Look at it, or lower the learning rate."
-        )
 
     def look(self, step: int) -> None:
         """Validation and pictures with the averaged weights, where they are due after ``step`` steps."""
@@ -209,7 +160,7 @@ class Training:
         """Everything that step ``step`` depends on."""
         state = {
             "step": step,
-            "network": self.processes.state(self.wrapped, self.optimizer),
+            "network": self.processes.state(self.stepper.wrapped, self.stepper.optimizer),
             "average": self.processes.whole(self.average.shadow) if self.average is not None else {},
             "count": self.average.count if self.average is not None else 0,
             "best": self.best,
@@ -236,12 +187,6 @@ class Training:
             with checkpoints.writing(folder):
                 save_folder(self.run.finished(model), folder, self.recipe.card, trained=self.recipe.name)
         self.processes.wait()
-
-
-def optimizer_of(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW over the groups, each with its own rate and weight decay."""
-    tables = [{"params": list(group.parameters), "lr": group.lr, "weight_decay": group.weight_decay} for group in groups]
-    return torch.optim.AdamW(tables, betas=recipe.betas, eps=recipe.epsilon)
 
 
 @contextmanager
