@@ -45,13 +45,11 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride); H and W even where stride is 2."""
-        if self.pad is not None:
-            x = F.pad(x, self.pad)
         if self._may_change() or torch.is_autocast_enabled(x.device.type):
-            x = self.norm(self.conv(x))
+            x = self.norm(self.conv(x if self.pad is None else F.pad(x, self.pad)))
             return F.relu6(x) if self.act else x
         weight, bias = self.folded()
-        x = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding, groups=self.conv.groups)
+        x = F.conv2d(x, weight, bias, self.conv.stride, (weight.shape[-1] - 1) // 2, groups=self.conv.groups)
         return x.clamp_(0, 6) if self.act else x
 
     def _may_change(self) -> bool:
@@ -61,14 +59,18 @@ class ConvNorm(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that both are where nothing is learned, kept until a part of it changes."""
+        """Weight and bias of the one convolution that both are where nothing is learned, kept until a part of it changes.
+
+        With stride 2 the kernel has a row and a column of zeros in front, so that padding alike on all sides, which copies no map, is SAME.
+        """
         norm = self.norm
         parts = [self.conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
         now = tuple((part.data_ptr(), part._version, part.dtype) for part in parts if part is not None)
         if self._folded is None or self._folded[0] != now:
             weight, gain, shift, mean, variance = (part.float() for part in parts if part is not None)
             gain = gain * (variance + norm.eps).rsqrt()
-            kernel = (weight * gain[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+            kernel = F.pad(weight * gain[:, None, None, None], (0, 0, 0, 0) if self.pad is None else (1, 0, 1, 0))
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
             self._folded = now, kernel.to(self.conv.weight.dtype), (shift - mean * gain).to(self.conv.weight.dtype)
         return self._folded[1:]
 
