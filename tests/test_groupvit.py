@@ -16,7 +16,7 @@ from torch import Tensor
 
 from promptseg import zoo
 from promptseg.contracts import Options
-from promptseg.errors import ConfigError, DataError, ImageError, PromptError, UnsupportedPrompt, WeightsError
+from promptseg.errors import ConfigError, DataError, ImageError, NumericalError, PromptError, UnsupportedPrompt, WeightsError
 from promptseg.images import resized_8bit, to_pixels
 from promptseg.maps import GroupMap, SemanticMap
 from promptseg.models.groupvit import GroupVitConfig, GroupVitImageConfig, GroupVitOptions, naming, windows
@@ -346,6 +346,16 @@ def test_groups_of_lists(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [found.photo is one or np.array_equal(found.photo, one) for found in stages] == [True, True]
         for found, expected in zip(stages, alone, strict=True):
             assert (found.labels == expected.labels).mean() > 0.99, "equal but for rounding in batches"
+
+
+def test_groups_are_not_made_of_what_is_no_number() -> None:
+    damaged = build()
+    with torch.no_grad():
+        damaged.image.positions[0, 0, 0] = torch.nan
+    ask = Segmenter(damaged, card(), device="cpu", precision="float32")
+    for question in (ask.groups, lambda shown: ask.semantic(shown, ["a", "b"])):
+        with pytest.raises(NumericalError, match="not numbers, in float32 on cpu"):
+            question(photo())
 
 
 def test_what_it_does_not_read() -> None:

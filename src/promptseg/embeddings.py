@@ -25,7 +25,7 @@ from .prompts import Blend, Exemplar, Prompt, Text
 PROMPT_CACHE_BYTES = 32 * 2**20  # about 16,000 conditions of CLIP's 512 float32 numbers
 _AT_ONCE = 32  # prompts encoded in one pass; bounds the memory that a thousand exemplars take
 
-__all__ = ["ImageEmbedding", "PromptEmbedding", "PromptEncoder", "join", "split", "tree_bytes", "tree_map"]
+__all__ = ["ImageEmbedding", "PromptEmbedding", "PromptEncoder", "join", "split", "tree_bytes", "tree_map", "tree_nan"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,6 +172,19 @@ def tree_bytes(tree: Any) -> int:
 
     tree_map(count, tree)
     return total
+
+
+def tree_nan(tree: Any) -> bool:
+    """Whether a tensor of a feature object holds NaN."""
+    found = False
+
+    def look(tensor: Tensor) -> Tensor:
+        nonlocal found
+        found = found or bool(tensor.isnan().any())
+        return tensor
+
+    tree_map(look, tree)
+    return found
 
 
 def split(features: Any, count: int) -> list[Any]:

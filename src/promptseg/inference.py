@@ -11,7 +11,7 @@ import torch
 from . import images
 from .caches import BoundedCache, digest
 from .contracts import Card, DenseLogits, Network, Options, PromptFeatures
-from .embeddings import ImageEmbedding, join, split, tree_bytes, tree_map
+from .embeddings import ImageEmbedding, join, split, tree_bytes, tree_map, tree_nan
 from .errors import ConfigError, NumericalError
 
 if TYPE_CHECKING:
@@ -53,8 +53,15 @@ class Runner:
         return replace(shown, features=tuple(self._features([(shown, index)])[0] for index in range(len(shown.views))))
 
     def wholes(self, shown: Sequence[ImageEmbedding]) -> list[Any]:
-        """The features, here, of photos that are each shown in one view; those of equal input shape are encoded together."""
-        return _by_shape(shown, lambda group: self._features([(one, 0) for one in group]))
+        """The features, here, of photos that are each shown in one view; those of equal input shape are encoded together.
+
+        Raises:
+            NumericalError: they hold NaN, which what is made of them might not show.
+        """
+        found = _by_shape(shown, lambda group: self._features([(one, 0) for one in group]))
+        if any(map(tree_nan, found)):
+            raise NumericalError(self._not_numbers("features"))
+        return found
 
     def predict(self, shown: Sequence[ImageEmbedding], conditions: PromptFeatures, options: Options | None = None) -> list[Any]:
         """The merged prediction (B = 1) of each photo, float32 on the CPU; photos of equal input shape go through the network together.
@@ -80,17 +87,17 @@ class Runner:
         raw = self.network.decode(features, conditions, **options.decoding())
         prediction = tree_map(lambda tensor: tensor.to("cpu", torch.float32), raw)
         if prediction.logits.isnan().any():
-            raise NumericalError(self._not_numbers())
+            raise NumericalError(self._not_numbers("logits"))
         return prediction
 
-    def _not_numbers(self) -> str:
+    def _not_numbers(self, what: str) -> str:
         """What happened, and how to go on."""
         from .zoo import can_verify
 
         name = self.card.name
         further = f"`promptseg verify {name}` tells" if can_verify(name) else "get them again, or take an earlier checkpoint"
         return (
-            f"{name!r} computed logits that are not numbers, in {str(self.dtype).removeprefix('torch.')} on {self.device}. "
+            f"{name!r} computed {what} that are not numbers, in {str(self.dtype).removeprefix('torch.')} on {self.device}. "
             f"Try precision='float32'; if that does not help, the weights may be damaged: {further}."
         )
 

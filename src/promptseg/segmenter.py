@@ -312,6 +312,7 @@ class Segmenter(Answers):
         Raises:
             UnsupportedTask: the model does not form any.
             ImageError: the photo cannot be read.
+            NumericalError: the model computed something that is not a number.
         """
         require_task(self.card, "groups")
 
