@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import images
+from .abilities import require_task
 from .data.sheet import painted, tiled
-from .errors import ConfigError, ImageError
+from .errors import ConfigError, ImageError, MemoryLimitError, NumericalError, PromptSegError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .maps import GroupMap
     from .segmenter import Segmenter
 
-__all__ = ["Fired", "fired_most", "sheet"]
+__all__ = ["Fired", "fired_most", "require_group", "sheet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +41,28 @@ def fired_most(
     *,
     stage: int = 1,
     count: int = 12,
-    failed: Callable[[Path, ImageError], None] | None = None,
+    failed: Callable[[Path, PromptSegError], None] | None = None,
 ) -> list[Fired]:
     """The photos in which group ``token`` (from 0) of ``stage`` (from 1) owns pixels with the largest share, at most ``count``, best first.
 
-    ``failed`` hears of photos that cannot be read, which are left out.
+    ``failed`` hears of photos that cannot be read, or of which the network makes nothing, which are left out.
 
     Raises:
         ConfigError: no such stage or group.
         UnsupportedTask: the model forms no groups.
-        ImageError: a photo cannot be read, and nobody wants to hear of it.
+        ImageError, MemoryLimitError, NumericalError: a photo is left out, and nobody wants to hear of it.
     """
+    require_group(segmenter, stage, token)
     best: list[Fired] = []
     for photo in photos:
         try:
             stages = segmenter.groups(photo)
-        except ImageError as error:
+        except (ImageError, MemoryLimitError, NumericalError) as error:
             if failed is None:
                 raise
             failed(photo, error)
             continue
-        found = _group(stages, stage, token)
+        found = stages[stage - 1]
         area = float(found.areas[token]) / (found.size[0] * found.size[1])
         if area:
             fired = Fired(photo, found, token, float(found.scores[token]), area)
@@ -83,10 +85,17 @@ def sheet(fired: Sequence[Fired], *, columns: int = 4) -> Image.Image:
     return tiled(pictures, columns)
 
 
-def _group(stages: Sequence[GroupMap], stage: int, token: int) -> GroupMap:
-    if not 1 <= stage <= len(stages):
-        raise ConfigError(f"stage is 1 to {len(stages)} for this model, not {stage}.")
-    found = stages[stage - 1]
-    if not 0 <= token < len(found.classes):
-        raise ConfigError(f"Stage {stage} has the groups 0 to {len(found.classes) - 1}, not {token}.")
-    return found
+def require_group(segmenter: Segmenter, stage: int = 1, token: int = 0) -> int:
+    """Look whether the model has group ``token`` (from 0) in ``stage`` (from 1), before any photo is; -> the number of its stages.
+
+    Raises:
+        ConfigError: no such stage or group.
+        UnsupportedTask: the model forms no groups.
+    """
+    require_task(segmenter.card, "groups")
+    counts: Sequence[int] = segmenter.model.group_counts
+    if not 1 <= stage <= len(counts):
+        raise ConfigError(f"stage is 1 to {len(counts)} for this model, not {stage}.")
+    if not 0 <= token < counts[stage - 1]:
+        raise ConfigError(f"Stage {stage} has the groups 0 to {counts[stage - 1] - 1}, not {token}.")
+    return len(counts)

@@ -215,8 +215,9 @@ class Network(Protocol):
     A family whose answers are no logit per pixel and prompt merges into an object of its own and offers ``to_masks(merged)`` -> DenseLogits
     and ``to_semantic(merged, synonyms, threshold)`` -> labels (H, W) int16, -1 for nothing, and scores (C,), 0..1: ``synonyms`` says how
     many prompts, one after another, each class has. One that forms segments before they are named (task "groups") offers
-    ``group_views(size)`` and ``to_groups(features, size)`` -> labels, scores and parents (`GroupMap`) of every stage. One whose photos and
-    prompts share a space may offer ``classify(photo, prompts)``, a photo uint8 (H, W, 3) -> cosines (N,).
+    ``group_counts``, how many every stage has, ``group_views(size)`` and ``to_groups(features, size)`` -> labels, scores and parents
+    (`GroupMap`) of every stage. One whose photos and prompts share a space may offer ``classify(photo, prompts)``, a photo uint8 (H, W, 3)
+    -> cosines (N,).
 
     A family whose network reads the question together with the photo answers from the features of one photo of ``size`` (H, W) itself,
     where its card names the task: ``to_prompted(features, size, prompts)`` -> DenseLogits that cover the photo, with presence;

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .prompts import ImageInput
     from .segmenter import Segmenter
 
-__all__ = ["MODES", "visualise"]
+__all__ = ["MODES", "NAMED", "visualise"]
 
 NAMELESS = ("input", "first_group", "final_group", "all_groups")
 NAMED = ("pred", "input_pred", "input_pred_label")

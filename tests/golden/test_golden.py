@@ -49,7 +49,8 @@ def test_the_segmenter_scores_as_the_reference_does(monkeypatch: pytest.MonkeyPa
     card = replace(zoo.card("groupvit-gcc-yfcc"), config=net.config, preprocess=net.config.preprocess, templates=tuple(args["templates"]))
     options = GroupVitOptions(size=min(args["image"].shape[:2]), crop=test["crop_size"][0], stride=test["stride"][0])
     ask = Segmenter(net, card, device="cpu", precision="float32")
-    ask.semantic(args["image"], args["class_names"][1:], background=test["bg_thresh"], options=options)
+    shown = ask.semantic(args["image"], args["class_names"][1:], background=test["bg_thresh"], options=options)
+    assert float((shown.labels + 1 == case.tensors["scores"][0].argmax(0)).mean()) > 0.995
     seen, synonyms, threshold = asked
     scores = torch.zeros(1, len(args["class_names"]), *seen.content)
     for index, one in naming.score_maps(seen, synonyms, threshold):

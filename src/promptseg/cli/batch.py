@@ -20,7 +20,7 @@ Summary: TypeAlias = list[tuple[Path, list[Row]]]
 INCOMPLETE = 3  # exit code: the rest is done
 ROWS_SHOWN = 40  # a longer table has one line per prompt instead of one per photo and prompt
 
-__all__ = ["run"]
+__all__ = ["each", "failure", "finish", "run", "told"]
 
 
 def run(
@@ -51,26 +51,52 @@ def run(
         return rows
 
     summary: Summary = []
-    failures: list[str] = []
     earlier = 0
+
+    def take(photo: Path) -> None:
+        nonlocal earlier
+        done = None if overwrite else output.done(photo)
+        summary.append((photo, answer(photo) if done is None else done))
+        earlier += done is not None
+
+    failures = each(photos, take)
+    if summary:
+        _print_table(summary)
+        told(len(summary), output.root, earlier)
+    finish(failures)
+
+
+def each(photos: Sequence[Path], take: Callable[[Path], object]) -> list[str]:
+    """Photos one by one, past those that fail; -> what went wrong, a line for each."""
+    failures: list[str] = []
     with progress_bar() as progress:
         for photo in progress.track(photos, description="Segmenting"):
             try:
-                done = None if overwrite else output.done(photo)
-                summary.append((photo, answer(photo) if done is None else done))
-                earlier += done is not None
+                take(photo)
             except (ImageError, ExportError, MemoryLimitError, NumericalError) as error:  # another photo may do better
-                failures.append(str(error) if str(photo) in str(error) else f"{photo}: {error}")
-    _report(summary, output.root, earlier, failures)
+                failures.append(failure(photo, error))
+    return failures
 
 
-def _report(summary: Summary, root: Path, earlier: int, failures: Sequence[str]) -> None:
-    if summary:
-        _print_table(summary)
-        note = f" ({earlier} from an earlier run; --overwrite makes them anew)" if earlier else ""
-        typer.echo(f"{len(summary)} photo{'s' * (len(summary) != 1)} in {root}{note}")
-    for failure in failures:
-        typer.echo(f"promptseg: {failure}", err=True)
+def failure(photo: Path, error: Exception) -> str:
+    """A line that names the photo."""
+    return str(error) if str(photo) in str(error) else f"{photo}: {error}"
+
+
+def told(count: int, root: Path, earlier: int) -> None:
+    """How many photos are where, and how many of them have been there before."""
+    note = f" ({earlier} from an earlier run; --overwrite makes them anew)" if earlier else ""
+    typer.echo(f"{count} photo{'s' * (count != 1)} in {root}{note}")
+
+
+def finish(failures: Sequence[str]) -> None:
+    """Print what went wrong.
+
+    Raises:
+        typer.Exit: code 3, when anything did.
+    """
+    for line in failures:
+        typer.echo(f"promptseg: {line}", err=True)
     if failures:
         raise typer.Exit(INCOMPLETE)
 

@@ -44,8 +44,9 @@ class OutputFolder:
     does not count as done.
     """
 
-    def __init__(self, root: Path, request: dict[str, Any]) -> None:
-        self.root = root
+    def __init__(self, root: Path, request: dict[str, Any], *, beside: bool = False) -> None:
+        """``beside``: what else was asked of the same photo stays, but for files of the same names."""
+        self.root, self._beside = root, beside
         self._request = json.loads(json.dumps(request))  # as it will be read back
 
     def place(self, photo: Path) -> Path:
@@ -64,14 +65,10 @@ class OutputFolder:
     def done(self, photo: Path) -> list[Row] | None:
         """The summary of an earlier run that asked the same of the same photo and whose files are all there, else None."""
         folder = self.place(photo)
-        record = _read(folder)
-        same = all(record.get(key) == value for key, value in self._asked(photo).items())
-        if not same or not all((folder / name).is_file() for name in record["files"]):
-            return None
-        return [Row(**row) for row in record["rows"]]
-
-    def _asked(self, photo: Path) -> dict[str, Any]:
-        return {"photo": str(photo.resolve()), "version": stamp(photo), "request": self._request}
+        for answer in _answers(folder, photo):
+            if answer["request"] == self._request and all((folder / name).is_file() for name in answer["files"]):
+                return [Row(**row) for row in answer["rows"]]
+        return None
 
     def write(self, photo: Path, rows: list[Row], save: Callable[[Path], object]) -> Path:
         """Let ``save`` fill a draft, move its files into the photo's folder, and record them.
@@ -91,21 +88,24 @@ class OutputFolder:
 
     def _publish(self, draft: Path, folder: Path, photo: Path, rows: list[Row]) -> None:
         files = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*") if path.is_file())
-        stale = set(_read(folder).get("files", ())) - set(files)
+        kept = [answer for answer in _answers(folder, photo) if self._beside and not set(files) & set(answer["files"])]
+        stale = recorded(folder).difference(files, *(answer["files"] for answer in kept))
         (folder / RECORD).unlink(missing_ok=True)
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(draft / name, folder / name)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
-        record = {**self._asked(photo), "rows": [asdict(row) for row in rows], "files": files}
+        answer = {"request": self._request, "rows": [asdict(row) for row in rows], "files": files}
+        record = {**_which(photo), **answer} | ({"beside": kept} if kept else {})
         (draft / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8", errors="surrogateescape")
         os.replace(draft / RECORD, folder / RECORD)
 
 
 def recorded(folder: Path) -> frozenset[str]:
     """The files that a run wrote below a photo's folder, relative to it and with forward slashes; none in any other folder."""
-    return frozenset(_read(folder).get("files", ()))
+    record = _read(folder)
+    return frozenset(record.get("files", ())).union(*(answer["files"] for answer in record.get("beside", ())))
 
 
 def stamp(file: str | Path) -> list[int]:
@@ -120,6 +120,19 @@ def stamp(file: str | Path) -> list[int]:
 def model_stamp(model: str) -> list[Any]:
     """The same for a model that is named by its folder or file: trained anew, it answers anew."""
     return [model, *stamp(model), *stamp(Path(model) / "model.safetensors")]
+
+
+def _which(photo: Path) -> dict[str, Any]:
+    """The file, as it is now."""
+    return {"photo": str(photo.resolve()), "version": stamp(photo)}
+
+
+def _answers(folder: Path, photo: Path) -> list[dict[str, Any]]:
+    """What was asked of the photo as it is now, each with ``request``, ``rows`` and ``files``; the last first."""
+    record = _read(folder)
+    if any(record.get(key) != value for key, value in _which(photo).items()):
+        return []
+    return [{key: record.get(key) for key in ("request", "rows", "files")}, *record.get("beside", ())]
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -141,6 +141,11 @@ class Model(nn.Module):
         """See `naming.semantic`."""
         return naming.semantic(seen, synonyms, threshold)
 
+    @property
+    def group_counts(self) -> tuple[int, ...]:
+        """How many groups each stage has."""
+        return self.config.image.output_groups
+
     def group_views(self, size: Size) -> tuple[View, ...]:
         """The whole photo in one view (published visualisation)."""
         return self.views(size, GroupVitOptions(mode="whole"))
