@@ -40,6 +40,11 @@ def test_models_lists_every_card_and_whether_it_is_here(cli: Cli) -> None:
     toy = next(line for line in out.splitlines() if "toy" in line)
     assert "Apache-2.0" in toy
     assert "no" in toy.split()
+    lines = out.splitlines()
+    first = next(number for number, line in enumerate(lines) if "groupvit-gcc-yfcc" in line)
+    last = next(number for number in range(first, len(lines)) if "groupvit-gcc-redcap" in lines[number])
+    licences = " ".join(line.split("│")[-2].strip() for line in lines[first:last] if line.count("│") > 1)
+    assert licences.count("non-commercial") == 2, "of the code, and of the weights"
 
 
 def test_a_converted_file_is_used_by_name(cli: Cli) -> None:
@@ -111,6 +116,7 @@ def test_pull_offers_to_verify_what_can_be(cli: Cli, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hub, "_fetch", download)
     code, out, err = cli("pull", name)
     assert (code, err) == (0, "")
+    assert out.startswith(f"{name}: licence of the weights: {zoo.card(name).weights_license}\n") is (name != "pocket")
     assert f"{name}: " in out
     assert (f"promptseg verify {name}" in out) is offered
     assert ("model.safetensors" in out) is (name != "pocket")

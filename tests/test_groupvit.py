@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -134,6 +135,21 @@ def test_back_to_transformers(pair: tuple[Model, Any]) -> None:
         f"{side}_projection.1.num_batches_tracked" for side in ("visual", "text")
     }
     assert all(torch.equal(tensor, original[name]) for name, tensor in back.items())
+    again = type(theirs)(theirs.config)
+    assert not torch.equal(again.state_dict()["visual_projection.0.weight"], original["visual_projection.0.weight"])
+    again.load_state_dict(back)  # strict; torch starts the counts of the batch norms, which no file need have
+    assert all(torch.equal(tensor, original[name]) for name, tensor in again.state_dict().items())
+
+
+def test_files_of_older_transformers_and_of_one_loss(pair: tuple[Model, Any]) -> None:
+    """With the positions' numbers, which are no weights; captions alone need no second temperature, which their layout does not have."""
+    _, theirs = pair
+    original = {**theirs.state_dict(), "text_model.embeddings.position_ids": torch.arange(77)[None]}
+    image, text = replace(CONFIG.image, depths=(2, 1, 1)), ClipTextConfig(width=32, layers=2, heads=2, embed=32)
+    redcap = Model.from_official(replace(CONFIG, image=image, text=text, multi_label=0), original)
+    assert redcap.multi_label_logit_scale is None
+    assert all(torch.equal(tensor, original[name]) for name, tensor in zoo.to_official(redcap, "hf").items())
+    assert zoo.config("groupvit-gcc-redcap").multi_label == 0
 
 
 def test_a_third_projector_layer_has_no_place_in_transformers_layout() -> None:
@@ -219,6 +235,12 @@ def test_a_photo_of_its_own_size_is_not_changed_by_resizing() -> None:
     np.testing.assert_array_equal(resized_8bit(same, (96, 150)), same)
     flat = np.full((5, 7, 3), 200, np.uint8)
     np.testing.assert_array_equal(resized_8bit(flat, (11, 3)), np.full((11, 3, 3), 200, np.uint8))
+
+
+@pytest.mark.parametrize("size", [(33, 41), (200, 91), (96, 40), (448, 703), (7, 300)])
+def test_resizing_is_opencvs_to_the_last_bit(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(4).integers(0, 256, (96, 150, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(resized_8bit(noise, size), cv2.resize(noise, size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 # --- label maps ---------------------------------------------------------------------------------------------------------------------------

@@ -134,16 +134,19 @@ def test_a_folder_keeps_its_own_configuration(tmp_path: Path) -> None:
     assert zoo.load(tmp_path)[1].config.reduce_dim == 4
 
 
-def test_weights_that_were_trained_here_have_neither_the_cards_licence_nor_its_figures(
+def test_weights_that_were_trained_here_have_a_card_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     converted = zoo.card_of(zoo.save_folder(small_clipseg.model(), tmp_path / "converted", NAME))
-    assert (converted.weights_license, converted.metrics) == (zoo.card(NAME).weights_license, zoo.card(NAME).metrics)
+    assert replace(converted, config=zoo.card(NAME).config) == zoo.card(NAME)
     folder = zoo.save_folder(small_clipseg.model(), tmp_path / "own", NAME, trained="clipseg/mine")
     for card in (zoo.card_of(folder), zoo.load(folder)[1]):
         assert not card.metrics
         assert card.weights_license.startswith("trained here (clipseg/mine)")
-        assert card.code_license == zoo.card(NAME).code_license
+        assert card.summary == "trained here (clipseg/mine)"
+        assert card.code_license.startswith("Apache-2.0")
+        assert card.parameters == sum(part.numel() for part in small_clipseg.model().parameters()) != zoo.card(NAME).parameters
+        assert (card.name, card.published) == (NAME, ())
     _, said, _ = Cli(monkeypatch, capsys)("info", str(folder))
     assert "weights       trained here (clipseg/mine)" in said
 

@@ -37,9 +37,7 @@ EPILOG = """[bold]Examples[/bold]
     Exit code 3: some photos could not be read or written; the others are done."""
 
 Pictures: TypeAlias = "dict[str, dict[str, bytes]]"  # PNGs by name, of each question
-Draw: TypeAlias = (
-    "Callable[[Path, Sequence[str]], tuple[str, Pictures]]"  # a photo and the questions -> what to say of it, and their pictures
-)
+Draw: TypeAlias = "Callable[[Path, Sequence[str]], tuple[str, Pictures]]"  # a photo, questions -> what to say of it, and their pictures
 
 __all__ = ["groups"]
 

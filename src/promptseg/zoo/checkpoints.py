@@ -82,7 +82,7 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str, *, tra
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"format": FORMAT, "version": 1, "family": _family_of(model), "card": card, "config": to_plain(model.config)}
-    about |= {"trained": trained} if trained else {}
+    about |= {"trained": trained, "parameters": sum(part.numel() for part in model.parameters())} if trained else {}
     (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
     if save_beside := getattr(model, "save_beside", None):
@@ -98,7 +98,8 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str, *, tra
 def card_of(folder: str | PathLike[str]) -> Card:
     """The card of a folder that `save_folder` wrote, with the folder's configuration and preprocessing; its weights are not read.
 
-    Of weights that were trained here the card's licence and figures say nothing and are left out.
+    Of weights that were trained here the card's summary, licences, number of parameters, files and figures say nothing: the folder's own
+    stand for the first three, and the others are left out.
 
     Raises:
         WeightsNotFound, ConfigError: as `load_folder`.
@@ -110,8 +111,15 @@ def card_of(folder: str | PathLike[str]) -> Card:
     shown = getattr(config, "preprocess", entry.preprocess)  # a backbone may have been trained on other colours than the card's
     entry = replace(entry, config=config, preprocess=shown)
     if trained := about.get("trained"):
-        terms = f"trained here ({trained}): the terms of its data, and of the weights that it started from"
-        entry = replace(entry, weights_license=terms, metrics={})
+        entry = replace(
+            entry,
+            summary=f"trained here ({trained})",
+            code_license="Apache-2.0 (promptseg's own)",
+            weights_license=f"trained here ({trained}): the terms of its data, and of the weights that it started from",
+            parameters=about.get("parameters", 0),  # 0: the folder is of a version that did not count
+            published=(),
+            metrics={},
+        )
     return entry
 
 
