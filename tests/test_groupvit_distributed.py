@@ -35,16 +35,18 @@ ZERO = (
 )
 
 
-def network() -> Model:
-    """Without the noise of hard assignment, which every process draws for itself; in double precision, but for what is never."""
+def network(hard: bool = False) -> Model:
+    """In double precision, but for what is never."""
     torch.manual_seed(0)
-    return Model(replace(CONFIG, image=replace(CONFIG.image, hard=False))).double().train()
+    return Model(replace(CONFIG, image=replace(CONFIG.image, hard=hard))).double().train()
 
 
 def learned(net: Model, part: slice) -> dict[str, Tensor]:
-    """Losses and gradients of a part of the batch, by name."""
+    """Losses and gradients of a part of the batch, by name; the noise of hard assignment, else drawn in each process, is given."""
+    random = torch.Generator().manual_seed(7)
+    noise = [-(-torch.rand(4, 1, *shape, generator=random, dtype=torch.double).log()).log() for shape in ((6, 16), (4, 6))]
     pixels = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(5), dtype=torch.double)
-    losses = net.losses(pixels[part], TEXTS[part])
+    losses = net.losses(pixels[part], TEXTS[part], [one[part] for one in noise] if net.config.image.hard else ())
     torch.autograd.backward(sum(losses.values(), torch.zeros(())))
     gradients = {f"gradient of {name}": parameter.grad for name, parameter in net.named_parameters() if parameter.grad is not None}
     return {**{name: value.detach() for name, value in losses.items()}, **gradients}
@@ -57,18 +59,21 @@ def statistics(net: Model) -> dict[str, Tensor]:
 def one_of_two(rank: int, folder: Path) -> None:
     """What a process does: its half, then means over both, as DDP takes them."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    net = network()
-    found = learned(net, slice(2 * rank, 2 * rank + 2))
-    for value in found.values():
-        torch.distributed.all_reduce(value)
-        value /= 2
-    torch.save({**found, **statistics(net)}, folder / f"{rank}.pt")
+    result = {}
+    for hard in (False, True):
+        net = network(hard)
+        found = learned(net, slice(2 * rank, 2 * rank + 2))
+        for value in found.values():
+            torch.distributed.all_reduce(value)
+            value /= 2
+        result[hard] = {**found, **statistics(net)}
+    torch.save(result, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    """What each of the two has."""
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[bool, dict[str, Tensor]]]:
+    """What each of the two has, with soft and with hard assignment."""
     folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, __file__, str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -79,12 +84,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-def test_two_processes_learn_what_one_does_from_the_whole_batch(both: list[dict[str, Tensor]]) -> None:
-    net = network()
+@pytest.mark.parametrize("hard", [False, True])
+def test_two_processes_learn_what_one_does_from_the_whole_batch(both: list[dict[bool, dict[str, Tensor]]], hard: bool) -> None:
+    net = network(hard)
     expected = learned(net, slice(None)) | statistics(net)
     vanishing = {name for name in expected if any(fnmatchcase(name.removeprefix("gradient of "), pattern) for pattern in ZERO)}
     assert all(any(fnmatchcase(name.removeprefix("gradient of "), pattern) for name in vanishing) for pattern in ZERO), "none is misspelt"
-    for found in both:
+    for found in (one[hard] for one in both):
         assert found.keys() == expected.keys()
         off = {name: float((found[name] - value).norm() / value.norm()) for name, value in expected.items() if name not in vanishing}
         assert max(off.values()) < 1e-4, max(off.items(), key=lambda one: one[1])
@@ -92,9 +98,9 @@ def test_two_processes_learn_what_one_does_from_the_whole_batch(both: list[dict[
         assert all(float(one[name].norm()) < 1e-9 * largest for name in vanishing for one in (found, expected)), "they do vanish"
 
 
-def test_half_a_batch_alone_would_learn_something_else(both: list[dict[str, Tensor]]) -> None:
+def test_half_a_batch_alone_would_learn_something_else(both: list[dict[bool, dict[str, Tensor]]]) -> None:
     """The comparison above can fail: without the other half, losses and gradients are others."""
-    alone, whole = learned(network(), slice(0, 2)), both[0]
+    alone, whole = learned(network(), slice(0, 2)), both[0][False]
     for name in ("loss", "multi_label_loss", "gradient of image.patches.weight", "gradient of text.token_embedding.weight"):
         assert float((alone[name] - whole[name]).norm() / whole[name].norm()) > 0.05, name
 
