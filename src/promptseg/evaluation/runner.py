@@ -85,7 +85,7 @@ def _table(protocol: Protocol, parts: Sequence[Part], counts: Counts, resamples:
         PhotoFigures(part.name, key, part.figures(one)) for part in parts for key, one in zip(part.keys, counts[part.name], strict=True)
     )
     rows = _with_intervals(protocol, parts, counts, protocol.rows(whole), resamples, seed)
-    return Table(protocol.NAME, "", rows, protocol.published(), {}, protocol.classes(whole), tuple(photos))
+    return Table(protocol.NAME, "", rows, protocol.published(), {}, protocol.per_class(whole), tuple(photos))
 
 
 def _with_intervals(
