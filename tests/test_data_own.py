@@ -42,6 +42,22 @@ def test_a_class_list_may_name_the_zero(tmp_path: Path) -> None:
     assert own(tmp_path, zero="ignore").classes == ("cup", "spoon")
 
 
+@pytest.mark.parametrize("zero", ["Background", "BACKGROUND", "__background__", "Void", "[unlabeled]"])
+def test_the_zero_by_any_of_its_names(zero: str, tmp_path: Path) -> None:
+    photos = own(replicas.own_maps(tmp_path / "maps", values=(0, 1, 2), classes=f"{zero}\ncup\nspoon\n"))
+    assert photos.classes == (zero, "cup", "spoon")
+    assert set(photos[0].masks()[0]) == {zero, "cup", "spoon"}
+    (photo, _) = annotated(photos)
+    assert (photo.present, photo.absent, set(photo.masks()[0])) == (("cup", "spoon"), (), {"cup", "spoon"})
+    folder = replicas.own_folders(tmp_path / "folders") / "masks"
+    (folder / "cup").rename(folder / zero)
+    assert [photo.present + photo.absent for photo in annotated(own(folder.parent))] == [("spoon",)] * 2
+
+
+def test_what_only_begins_like_nothing_is_a_class(tmp_path: Path) -> None:
+    assert own(replicas.own_maps(tmp_path, classes="background 2\nspoon\n")).classes == ("background", "background 2", "spoon")
+
+
 def test_a_folder_per_class(tmp_path: Path) -> None:
     photos = own(replicas.own_folders(tmp_path))
     assert (kind_of(tmp_path), photos.classes) == ("folders", ("cup", "spoon"))
@@ -145,6 +161,19 @@ def test_ids_that_are_one_too_high(tmp_path: Path) -> None:
     report = inspect(own(tmp_path))
     assert not report.ok
     assert "annotations that cannot be used" in str(report.findings[0])
+
+
+def test_ids_that_may_be_one_too_low(tmp_path: Path) -> None:
+    replicas.own_maps(tmp_path, values=(0, 1, 255))
+    assert told(tmp_path).startswith("  no map holds 2, 'spoon', but some hold 0, none of the classes. Where 0 means 'cup', all ids")
+    assert "a.png holds [0, 1, 255]" in told(tmp_path)
+    (tmp_path / "classes.txt").write_text("background\ncup\nspoon\n")
+    assert not told(tmp_path), "the list says what 0 means"
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (1, 255), (0,)])
+def test_ids_that_are_not_shifted(values: tuple[int, ...], tmp_path: Path) -> None:
+    assert not told(replicas.own_maps(tmp_path, values=values))
 
 
 def test_photos_and_maps_without_partners(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_shards_hold_what_was_written(folder: Path, tmp_path: Path) -> None:
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in shard_files(folder)]
     (whole,) = write_shards(after, tmp_path / "whole")
     assert len(shards(whole.parent)) == 3
+    with pytest.raises(DataError, match=r"whole holds shards-000000\.tar already.* Give an empty folder"):
+        write_shards(before, whole.parent)
 
 
 @pytest.mark.parametrize("readers", [1, 2, 3])

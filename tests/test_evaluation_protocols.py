@@ -21,6 +21,7 @@ from promptseg.data.items import Support
 from promptseg.data.own import own
 from promptseg.data.tensors import MEAN, STD, labelled, normalised, resize_image, resize_mask
 from promptseg.data.vocabularies import names
+from promptseg.errors import ConfigError
 from promptseg.evaluation import comparison, evaluate, protocol
 from promptseg.evaluation.squares import examples, probabilities
 from promptseg.metrics import ThresholdSweep
@@ -277,9 +278,40 @@ def test_ones_own_photos(build: object, tmp_path: Path, segmenter: Segmenter) ->
     assert table.constants["threshold"] == segmenter.card.threshold
 
 
+def test_the_zero_is_said_of_label_maps_alone(tmp_path: Path, segmenter: Segmenter) -> None:
+    assert "spoon" in evaluate(protocol("own", replicas.own_maps(tmp_path / "maps"), zero="ignore"), segmenter).classes["IoU over the set"]
+    with pytest.raises(ConfigError, match="zero=ignore is about the value 0 of label maps"):
+        evaluate(protocol("own", replicas.own_folders(tmp_path / "folders"), zero="ignore"), segmenter)
+
+
 def test_the_cards_tell_the_same_published_figures() -> None:
     published = protocol("phrasecut", ".").published()
     card = zoo.card("clipseg-rd64").metrics
     for figure in ("mIoU", "IoU_FG", "AP"):
         assert published["CLIPSeg (PC+), t .3"][figure] == card[f"phrasecut/text/{figure}"]
     assert toy_family.CARD.metrics == {}
+
+
+@pytest.mark.parametrize(("name", "figures", "columns"), [
+    ("pascal5i", ("mIoU", "IoU_BIN", "AP"), {
+        "CLIPSeg (PC+), t .3": (59.5, 75.0, 82.3),
+        "CLIPSeg (PC), t .3": (52.3, 69.5, 72.4),
+        "CLIP-Deconv (PC+), t .2": (48.0, 65.8, 68.0),
+        "ViTSeg (PC+), t .2": (39.0, 59.0, 62.4),
+    }),
+    ("pascal5i-text", ("mIoU", "IoU_BIN", "AP"), {
+        "CLIPSeg (PC+), t .3": (72.4, 83.1, 93.5),
+        "CLIPSeg (PC), t .3": (70.3, 81.6, 84.8),
+        "CLIP-Deconv (PC+), t .3": (63.2, 77.3, 85.3),
+        "ViTSeg (PC+), t .2": (39.0, 59.0, 62.4),
+    }),
+    ("coco20i", ("mIoU", "IoU_BIN", "AP"), {
+        "CLIPSeg (COCO), t .1": (33.2, 58.4, 40.5),
+        "CLIPSeg (COCO+N), t .1": (33.3, 59.1, 41.7),
+        "CLIP-Deconv (COCO+N), t .1": (29.8, 56.8, 40.8),
+        "ViTSeg (COCO), t .1": (14.4, 46.1, 15.7),
+    }),
+])  # fmt: skip
+def test_the_published_one_shot_figures(name: str, figures: tuple[str, ...], columns: dict[str, tuple[float, ...]]) -> None:
+    published = {model: dict(zip(figures, (value / 100 for value in values), strict=True)) for model, values in columns.items()}
+    assert protocol(name, ".").published() == {model: pytest.approx(values) for model, values in published.items()}

@@ -302,6 +302,11 @@ def test_places_that_cannot_be_written(tmp_path: Path, segmenter: Segmenter) -> 
     with pytest.raises(DataError, match="cannot be written"):
         evaluate(protocol("own", root), segmenter, output=tmp_path / "file" / "table.json")
     assert segmenter.model.encodings["image"] == 0  # told before the work, not after
+    for place in ("own", "own.md", "own.png", "data", "folder.json"):
+        (tmp_path / "folder.json").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=r"must be a file that ends in \.json"):
+            evaluate(protocol("own", root), segmenter, output=tmp_path / place)
+    assert segmenter.model.encodings["image"] == 0
     with pytest.raises(PromptSegError, match="0 or more"):
         evaluate(protocol("own", root), segmenter, resamples=-1)
 

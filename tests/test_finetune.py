@@ -23,16 +23,18 @@ import small_photosets
 import small_pocket
 from command_line import Cli
 from promptseg import zoo
-from promptseg.cli.finetune import asked_of
 from promptseg.contracts import Recipe
+from promptseg.data.own import own
+from promptseg.data.own_names import asked_of
 from promptseg.data.photosets import AnnotatedPhoto
 from promptseg.errors import ConfigError, DataError
+from promptseg.evaluation import evaluate, protocol
 from promptseg.models.denseclip.run import labelled
 from promptseg.models.pocket.finetune import PRESETS, FineTune, adapted_parts, other_names
 from promptseg.models.pocket.network import Model
 from promptseg.models.pocket.text import with_pieces
 from promptseg.training import finetune, finetuning, recipe
-from promptseg.training.before_after import Report
+from promptseg.training.before_after import Report, measure
 from promptseg.training.distributed import moved
 from promptseg.training.files import with_words
 from promptseg.training.lora import adapt, merged
@@ -134,14 +136,19 @@ def _dies_after_the_first_step(steps: int) -> Iterator[Callable[[int, Mapping[st
     yield report
 
 
-def test_a_stopped_run_resumes_bit_for_bit(tune: Callable[..., Report], tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(tune: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = folders(tmp_path / "data", names=("dog", "cat"))
     whole = tune(data, "whole", preset="lora", steps=3)
     with pytest.raises(StoppedError):
         tune(data, "cut", preset="lora", steps=3, progress=_dies_after_the_first_step)
     assert not (tmp_path / "cut" / "model.safetensors").exists()
+    other = "float32" if finetuning._precision() == "bfloat16" else "bfloat16"
+    monkeypatch.setattr(finetuning, "_precision", lambda: other)  # another machine, or another measurement
     resumed = tune(data, "cut", preset="lora", steps=None, resume=True)
     assert resumed.steps == 3
+    log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    assert resumed.seconds == pytest.approx(sum(step["seconds"] for step in log)), "of both parts"
+    assert len(log) == 3
     first, second = (load_file(report.folder / "model.safetensors") for report in (whole, resumed))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert resumed.classes == whole.classes
@@ -152,10 +159,22 @@ def test_a_run_goes_on_with_its_own_settings_only(tune: Callable[..., Report], t
     tune(data, steps=1)
     with pytest.raises(DataError, match="--resume"):
         tune(data, steps=1)
-    with pytest.raises(ConfigError, match=r"another names: .*'cat', 'dog'.*, now .*'dog'"):
-        tune(data, resume=True, classes=["dog"])
-    with pytest.raises(ConfigError, match="another seed: 0, now 5"):
-        tune(data, resume=True, seed=5)
+    for options, why in (
+        ({"classes": ["dog"]}, r"names: .* begun with \['cat', 'dog'\], not \['dog'\]"),
+        ({"classes": {"dog": ["dog", "cat"], "cat": ["cat"]}}, "photos: .* begun with other photos, labels or classes"),
+        ({"seed": 5}, "seed: .* begun with 0, not 5"),
+        ({"steps": 2}, "steps: .* begun with 1, not 2"),
+        ({"steps": None, "minutes": 3}, "minutes: .* begun with None, not 3"),
+        ({"changes": (*SMALL, "lr=1")}, "changes: .*, not .*'lr=1'"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            tune(data, **{"resume": True, "steps": 1, **options})
+    label = data / "masks" / "cat" / "1.png"
+    before = label.read_bytes()
+    replicas.labels(label, np.eye(*SIZE, dtype=np.uint8))
+    with pytest.raises(ConfigError, match=r"photos: .* begun with other photos, labels or classes"):
+        tune(data, steps=1, resume=True)
+    label.write_bytes(before)
     (tmp_path / "out" / "finetune.json").write_text("{")
     with pytest.raises(DataError, match=r"finetune.json cannot be read"):
         tune(data, resume=True)
@@ -166,12 +185,27 @@ def test_minutes_become_steps(tune: Callable[..., Report], tmp_path: Path, monke
     monkeypatch.setattr(finetuning, "measure_step", lambda recipe, run: plan)
     report = tune(folders(tmp_path / "data"), steps=None, minutes=2 / 60)
     assert report.steps == 4
+    assert tune(tmp_path / "data", steps=None, minutes=2 / 60, resume=True).steps == 4
 
 
 def _plan() -> Any:
     from promptseg.training.estimate import Plan
 
     return Plan(recipe=PRESETS["head"], total=1, groups=(), seconds=1.0, memory_mb=1.0, losses={})
+
+
+def test_the_evaluation_asks_what_is_taught(start: Path, tmp_path: Path) -> None:
+    data = folders(tmp_path / "data", names=("dog", "hot_dog", "cat"))
+    classes = "hot dog=hot_dog, animal=dog+cat"
+    photos = asked_for(checked(data, lambda line: None), asked_of(classes))
+    segmenter = promptseg.load(start)
+    table = evaluate(protocol("own", data, classes=classes), segmenter, resamples=0)
+    told = measure(segmenter, photos, ("hot dog", "animal"))
+    assert table.classes["IoU over the set"] == pytest.approx(told.classes)
+    unsaid = evaluate(protocol("own", data), segmenter, resamples=0)
+    assert {*unsaid.classes["IoU over the set"]} == {"cat", "dog", "hot dog"}
+    with pytest.raises(ConfigError, match="no class 'horse'"):
+        evaluate(protocol("own", data, classes=["horse"]), segmenter)
 
 
 def test_names_and_folders_in_any_script(tune: Callable[..., Report], tmp_path: Path) -> None:
@@ -209,7 +243,7 @@ def test_classes_without_photos_are_told_and_left_out(sets: Path, tmp_path: Path
     ]})  # fmt: skip
     (tmp_path / "images").symlink_to(sets / "coco" / "images")
     notes: list[str] = []
-    parts = divided(asked_for(checked(table, notes.append), None))
+    parts = divided(asked_for(checked(table, notes.append), None), table)
     assert parts.names == ("cat", "dog", "person")
     assert any("classes that no photo shows: horse" in note for note in notes)
     (data / "masks" / "horse").mkdir()
@@ -234,19 +268,43 @@ def _photo(name: str, *present: str) -> AnnotatedPhoto:
 
 def test_the_division_is_the_same_in_any_order_and_leaves_every_class_to_learn() -> None:
     photos = [_photo(f"p{index}", *"ab" if index % 3 else "a") for index in range(19)] + [_photo("rare", "c")]
-    parts = divided(photos)
+    parts = divided(photos, Path())
     assert len(parts.held_out) == 5
     assert parts.names == ("a", "b", "c")
     assert "rare" in {photo.id for photo in parts.train}
-    assert {photo.id for photo in divided(photos[::-1]).held_out} == {photo.id for photo in parts.held_out}
-    own = divided([*photos, _photo("val/x", "a")])
+    assert {photo.id for photo in divided(photos[::-1], Path()).held_out} == {photo.id for photo in parts.held_out}
+    own = divided([*photos, _photo("val/x", "a")], Path())
     assert [photo.id for photo in own.held_out] == ["val/x"]
+
+
+@pytest.mark.parametrize("form", ["yolo", "coco"])
+def test_photos_of_a_folder_test_are_not_trained_on(form: str, tmp_path: Path) -> None:
+    data = yolo(tmp_path / "test" / "data")  # a folder above the data is no part of it
+    replicas.photo(data / "images" / "test" / "x.jpg", SIZE, 9)
+    (data / "labels" / "test").mkdir()
+    (data / "labels" / "test" / "x.txt").write_text("1 0.25 0.2 0.75 0.2 0.75 0.8\n")
+    if form == "coco":
+        data = as_coco(data, tmp_path / "test" / "labels.json")
+    notes: list[str] = []
+    parts = divided(asked_for(checked(data, notes.append), None), data)
+    assert [photo.path.parent.name for photo in (*parts.train, *parts.held_out)] == ["train"] * 4 + ["val"] * 2
+    assert notes[-1] == "note: photos in a folder test, which are left out, for you to measure on afterwards: 1"
+    assert [photo.path.name for photo in own(data, "test")] == ["x.jpg"]
+
+
+def as_coco(data: Path, file: Path) -> Path:
+    """The same in one COCO file for all parts."""
+    photos = enumerate(own(data))
+    images = [{"id": n, "file_name": str(one.path.relative_to(file.parent)), "height": SIZE[0], "width": SIZE[1]} for n, one in photos]
+    things = [{"id": one["id"], "image_id": one["id"], "category_id": 1, "iscrowd": 0, "segmentation": replicas.POLYGON} for one in images]
+    replicas.write_json(file, {"images": images, "annotations": things, "categories": [{"id": 1, "name": "dog"}]})
+    return file
 
 
 @pytest.mark.parametrize("photos", [[], [_photo("one", "a")], [_photo("one"), _photo("two")]])
 def test_too_little_to_learn_from(photos: list[AnnotatedPhoto]) -> None:
     with pytest.raises(DataError, match="two photos at least"):
-        divided(photos)
+        divided(photos, Path())
 
 
 def test_classes_are_joined_chosen_and_said_in_words() -> None:
@@ -367,6 +425,24 @@ def test_the_recipe_for_label_maps_of_ones_own_reads_them(sets: Path) -> None:
     photos = [labelled(sets / "ccp", told.options, split) for split in ("training", "validation")]
     assert photos[0][0].classes == ("hat", "shoes")
     assert sum(map(len, photos)) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [("data=x", "DATA"), ("output=x", "--output"), ("card=clipseg-rd64", "--model"), ("name=x", "--model"), ("steps=3", "--steps"),
+     ("seed=1", "--seed")],
+)  # fmt: skip
+def test_arguments_are_no_settings(change: str, argument: str, tune: Callable[..., Report], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{change.partition('=')[0]} is no setting of the preset: say it by {argument}"):
+        tune(tmp_path / "data", changes=(*SMALL, change))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_model_to_begin_with_is_not_written_over(start: Path, tune: Callable[..., Report], tmp_path: Path) -> None:
+    weights = (start / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="holds the model to begin with"):
+        tune(folders(tmp_path / "data"), output=str(start))
+    assert (start / "model.safetensors").read_bytes() == weights
 
 
 def test_what_a_preset_lacks_is_told(tune: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

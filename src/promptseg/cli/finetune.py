@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
 from .train import reporter
 
 __all__ = ["finetune"]
@@ -37,7 +35,7 @@ def finetune(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Images and masks, a COCO JSON, a YOLO-seg folder or tar shards.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the preset: lr=5e-4.")] = None,
     model: Annotated[str, typer.Option(help="A model of `promptseg models`, or the folder of an earlier fine-tuning.")] = "pocket",
-    preset: Annotated[Preset, typer.Option(help="The decoder; low-rank adapters everywhere; or everything.")] = Preset.head,
+    preset: Annotated[Preset, typer.Option(help="The decoder; low-rank adapters in it and some of the tower; everything.")] = Preset.head,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model, the table and the pictures.")] = Path(
         "runs/finetune"
     ),
@@ -53,8 +51,7 @@ def finetune(
 
     DATA is in one of the forms of `promptseg data list own`. The result is a model: promptseg segment photo.jpg "..." --model FOLDER.
     """
-    if steps is not None and minutes is not None:
-        raise ConfigError("Give --steps or --minutes, not both.")
+    from ..data.own_names import asked_of
     from ..training import finetune as run
 
     asked = None if classes is None else asked_of(classes)
@@ -63,21 +60,3 @@ def finetune(
         changes=changes or (), progress=reporter, log=typer.echo,
     )  # fmt: skip
     typer.echo(f"\n{result}\n\n{output} holds the model, this table and before-after.png.")
-
-
-def asked_of(words: str) -> Mapping[str, tuple[str, ...]]:
-    """``"hair, trousers=pants+jeans"`` -> {"hair": ("hair",), "trousers": ("pants", "jeans")}.
-
-    Raises:
-        ConfigError: a part is empty, or something is asked for twice.
-    """
-    asked: dict[str, tuple[str, ...]] = {}
-    for part in words.split(","):
-        said, equals, names = (piece.strip() for piece in part.partition("="))
-        meant = tuple(name.strip() for name in names.split("+")) if equals else (said,)
-        if not said or not all(meant) or said in asked:
-            raise ConfigError(
-                f"--classes {words!r}: {part!r} is empty or comes twice. Write names with commas between, or WORDS=NAME+NAME."
-            )
-        asked[said] = meant
-    return asked

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..images import load_mask
 from .coco import CocoTable, read_coco, region_samples
 from .filling import fill_coco
+from .own_names import is_nothing
 from .photosets import AnnotatedPhoto
 from .samples import LabelSample, PhotoSet, Region, RegionSample, Sample, label_map, read_lines, reason
 from .shards import CLASSES, ShardSample, class_list, samples_of
@@ -31,7 +32,6 @@ PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAPS = (".png", ".tif", ".tiff", ".bmp")  # without loss: a JPEG smears ids
 MASK_FOLDERS = ("masks", "labels", "annotations")
 NO_INSTANCES = ("caption", "keypoint", "panoptic", "stuff")  # in names of COCO's other annotation files
-NOTHING = ("background", "unlabelled", "unlabeled", "void", "ignore", "_background_")  # first lines of class lists that name the value 0
 
 
 def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSet[Any]:
@@ -51,7 +51,11 @@ def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSe
 
     Raises:
         DataError: no such form is recognised, or its files are malformed.
+        ConfigError: ``zero`` is said of another form than label maps.
     """
+    kind = kind_of(path)
+    if zero != "background" and kind != "maps":
+        raise ConfigError(f"zero={zero} is about the value 0 of label maps, of which {path} has none; leave it out.")
     readers: dict[Kind, Callable[[Path], PhotoSet[Any]]] = {
         "maps": partial(_maps, zero=zero),
         "folders": _folders,
@@ -59,14 +63,18 @@ def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSe
         "yolo": _yolo,
         "shards": _shards,
     }
-    photos = readers[kind_of(path)](path)
+    photos = readers[kind](path)
     if split == "all":
         return photos
-    base = path if path.is_dir() else path.parent
-    kept = tuple(sample for sample in photos if split in Path(os.path.relpath(sample.path, base)).parts)
+    kept = tuple(sample for sample in photos if split in folders_of(sample.path, path))
     if not kept:
         raise DataError(f"None of the {len(photos)} photos of {path} lies in a folder named {split!r}; name one that exists, or all.")
     return PhotoSet(photos.name, photos.classes, kept)
+
+
+def folders_of(photo: Path, path: Path) -> tuple[str, ...]:
+    """The folders in which a photo lies, as seen from the data at ``path``."""
+    return Path(os.path.relpath(photo, path if path.is_dir() else path.parent)).parts[:-1]
 
 
 def kind_of(path: Path) -> Kind:
@@ -114,10 +122,10 @@ def annotated(photos: Iterable[Sample], source: str = "own") -> list[AnnotatedPh
 def _annotated(sample: Sample, source: str) -> AnnotatedPhoto:
     def masks() -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.bool_]]:
         found, unknown = sample.masks()
-        return {name: mask for name, mask in found.items() if name not in NOTHING}, unknown
+        return {name: mask for name, mask in found.items() if not is_nothing(name)}, unknown
 
     present = tuple(masks()[0])
-    absent = tuple(name for name in sample.classes if name not in present and name not in NOTHING)
+    absent = tuple(name for name in sample.classes if name not in present and not is_nothing(name))
     return AnnotatedPhoto(source, sample.id, sample.path, present, absent, masks, sample.image)
 
 
@@ -148,7 +156,7 @@ def map_classes(root: Path) -> tuple[tuple[str, ...], int]:
     twice = {name for name in classes if classes.count(name) > 1}
     if not classes or twice:
         raise DataError(f"{root / 'classes.txt'} {'names twice: ' + ', '.join(sorted(twice)) if twice else 'is empty'}; one name per line.")
-    return classes, 0 if classes[0].lower() in NOTHING else 1
+    return classes, 0 if is_nothing(classes[0]) else 1
 
 
 def mask_folder(root: Path) -> Path | None:

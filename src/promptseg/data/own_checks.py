@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,9 @@ def _in_maps(root: Path) -> Iterable[Finding | None]:
     smeared = sorted(file for file in masks.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     yield _told("label maps saved as JPEG, which blurs their ids (save them as PNG)", smeared)
     last = first + len(classes) - 1
-    yield from _value_findings(_values(files), last, f"classes.txt allows 0..{last}, and {IGNORED} for ignored")
+    values = _values(files)
+    yield from _value_findings(values, last, f"classes.txt allows 0..{last}, and {IGNORED} for ignored")
+    yield _too_low(values, classes, first)
 
 
 def _values(files: Iterable[Path]) -> dict[Path, set[int]]:
@@ -100,6 +102,18 @@ def _shifted(everywhere: set[int], last: int) -> str:
     if everywhere and max(everywhere) == last + 1:
         return "; they look one too high: is a line missing at the head of classes.txt, such as background"
     return ""
+
+
+def _too_low(values: Mapping[Path, set[int]], classes: Sequence[str], first: int) -> Finding | None:
+    """A guess at off-by-one where nothing is out of range: 0 occurs, the last id alone is missing, and the list names no zero."""
+    everywhere = set().union(*values.values()) - {IGNORED}
+    if first == 0 or len(classes) < 2 or 0 not in everywhere or max(everywhere) != len(classes) - 1:
+        return None
+    what = (
+        f"no map holds {len(classes)}, {classes[-1]!r}, but some hold 0, none of the classes. Where 0 means {classes[0]!r}, all ids are "
+        "one too low: add 1 to them"
+    )
+    return _told(what, [f"{file} holds {sorted(found)[:5]}" for file, found in values.items() if 0 in found], wrong=False)
 
 
 # --- a folder per class -----------------------------------------------------------------------------------------------------------------

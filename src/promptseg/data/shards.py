@@ -69,8 +69,10 @@ def write_shards(photos: PhotoSet[Any], folder: Path, *, per_shard: int = 1000) 
     Photos keep the bytes of their files. The same data set gives the same bytes.
 
     Raises:
-        DataError: a photo or its annotation cannot be read.
+        DataError: a photo or its annotation cannot be read, or the folder holds tar files, which would be read together with these.
     """
+    if old := sorted(folder.glob("*.tar")):
+        raise DataError(f"{folder} holds {old[0].name} already, which would be read together with the new files. Give an empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CLASSES).write_text("".join(f"{name}\n" for name in photos.classes), encoding="utf-8")
     written = []

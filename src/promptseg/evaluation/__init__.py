@@ -57,7 +57,8 @@ def evaluate(
     Raises:
         DataError: the protocol's data is not where it says, or the output cannot be written.
         UnsupportedTask, UnsupportedPrompt: the model cannot be asked so.
-        ConfigError: ``output`` holds an unfinished evaluation of something else, or the number of models does not fit.
+        ConfigError: ``output`` does not end in .json, or holds an unfinished evaluation of something else; or the number of models does
+            not fit.
     """
     from .runner import run
 

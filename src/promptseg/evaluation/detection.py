@@ -51,7 +51,7 @@ class CocoDetection(Protocol):
             rows += [Row(f"{kind} AP, {area}", value) for area, value in found.by_area.items()]
         return tuple(rows)
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         metrics = counted["photos"]
         return {f"{kind} AP": metrics[metric].compute().per_class for kind, metric in (("box", "boxes"), ("mask", "masks"))}
 

@@ -74,7 +74,7 @@ class Generalisation(Protocol):
         figures = {group: _figures(metrics) for group, metrics in counted.items()}
         return tuple(Row(f"{group}: {name}", value) for group, values in figures.items() for name, value in values.items())
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         values: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for metrics in counted.values():
             for phrase, counts in metrics["sweep"].counts.items():

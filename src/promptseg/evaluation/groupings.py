@@ -125,7 +125,7 @@ class VocGroupings(LabelMaps):
             for row in (Row(f"{name}: mIoU", metric.compute().mean), Row(f"{name}: pixel accuracy", accuracies(metric)[0]))
         )
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         return {f"{name}: IoU": counted[name]["classes"].compute().per_class for name in self.groupings}
 
     def published(self) -> Mapping[str, Figures]:

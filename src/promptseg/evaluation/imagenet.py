@@ -49,7 +49,7 @@ class ImageNet(Protocol):
         accuracy = counted["photos"]["classes"].compute().accuracy
         return tuple(Row(f"top-{count}", value) for count, value in accuracy.items())
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         return {f"top-{count}": values for count, values in counted["photos"]["classes"].compute().per_class.items()}
 
     def published(self) -> Mapping[str, Figures]:

@@ -70,7 +70,7 @@ class LabelMaps(Protocol):
         pixels, classes = accuracies(metric)
         return (Row("mIoU", metric.compute().mean), Row("pixel accuracy", pixels), Row("mean class accuracy", classes))
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         return {"IoU": counted["maps"]["classes"].compute().per_class}
 
     def constants(self, segmenter: Segmenter) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Mess(Protocol):
                 rows.append(Row(f"{what}: mIoU", _mean([titles[title] for title in needed])))
         return tuple(rows)
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         return {
             "IoU": {f"{name}: {one}": value for name in self.sets for one, value in counted[name]["classes"].compute().per_class.items()}
         }

@@ -76,7 +76,7 @@ class _OneShot(Protocol):
             averaged[ELSEWHERE] = mean(at(result, _best_elsewhere(results, place)).mean for place, result in enumerate(results))
         return tuple(Row(name, value) for name, value in averaged.items())
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         values: dict[str, float] = {}
         for fold, metrics in zip(self.folds, counted.values(), strict=True):
             names, sweep = self.names(fold), metrics["sweep"]

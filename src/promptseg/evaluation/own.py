@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..data.own import NOTHING, Zero, own
+from ..data.own import Zero, own
+from ..data.own_names import Asked, asked_of, is_nothing, joined, meant
 from ..data.samples import PhotoSet
 from ..errors import ConfigError, DataError
 from ..metrics import MaskIoU, PairIoU, Presence
@@ -27,7 +28,10 @@ PRESENT = "present names: mean IoU"
 
 @dataclass(frozen=True)
 class Own(Protocol):
-    """``template``: the wording of every class name. ``split``, ``zero``: as `data.own.own`."""
+    """``template``: the wording of every name. ``split``, ``zero``: as `data.own.own`.
+
+    ``classes``: which of the data's are asked, as `training.finetune` takes them, or as text: "hair, trousers=pants+jeans".
+    """
 
     NAME: ClassVar[str] = "own"
     TITLE: ClassVar[str] = "your own labelled photos: every class name asked on every photo, present and absent"
@@ -36,6 +40,7 @@ class Own(Protocol):
     template: str = "{}"
     split: str = "all"
     zero: Zero = "background"
+    classes: str | Asked | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.template.count("{}") != 1:
@@ -43,13 +48,14 @@ class Own(Protocol):
 
     def parts(self) -> tuple[Part, ...]:
         photos = own(existing(self.root), self.split, zero=self.zero)
-        return (_Photos(photos, self.template),)
+        classes = asked_of(self.classes) if isinstance(self.classes, str) else self.classes
+        return (_Photos(photos, meant(classes, [name for name in photos.classes if not is_nothing(name)]), self.template),)
 
     def rows(self, counted: Mapping[str, Metrics]) -> tuple[Row, ...]:
         figures = _figures(counted["photos"])
         return tuple(Row(name, value, smaller=name.startswith("absent")) for name, value in figures.items())
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         over_set, present = (counted["photos"][name].compute().per_class for name in ("over_set", "present"))
         return {"IoU over the set": over_set, "mean IoU where present": present}
 
@@ -62,9 +68,8 @@ class Own(Protocol):
 class _Photos(Part):
     name = "photos"
 
-    def __init__(self, photos: PhotoSet[Any], template: str) -> None:
-        self.photos = photos
-        self.names = [name for name in photos.classes if name not in NOTHING]
+    def __init__(self, photos: PhotoSet[Any], asked: Asked, template: str) -> None:
+        self.photos, self.asked, self.names = photos, asked, [*asked]
         self.prompts = [Text(name, () if template == "{}" else (template,)) for name in self.names]
 
     @property
@@ -79,12 +84,13 @@ class _Photos(Part):
 
     def count(self, index: int, segmenter: Segmenter) -> Counted:
         sample, metrics = self.photos[index], self.metrics()
-        photo, (truth, unknown) = sample.image(), sample.masks()
+        photo, (found, unknown) = sample.image(), sample.masks()
         if photo.shape[:2] != unknown.shape:
-            found, wanted = (f"{shape[1]}x{shape[0]}" for shape in (photo.shape, unknown.shape))
+            stated, wanted = (f"{shape[1]}x{shape[0]}" for shape in (photo.shape, unknown.shape))
             raise DataError(
-                f"{sample.path} is {found} and its masks are {wanted} (width x height). promptseg data check own shows all such."
+                f"{sample.path} is {stated} and its masks are {wanted} (width x height). promptseg data check own shows all such."
             )
+        truth = joined(found, self.asked)
         answers = all_seen(segmenter(photo, self.prompts), self.names, segmenter)
         for name, answer in answers.items():
             target = truth.get(name, np.zeros_like(answer.mask))
@@ -92,8 +98,7 @@ class _Photos(Part):
             metrics["presence"].update(name in truth, answer.present, (answer.mask & ~unknown).mean())
             if name in truth:
                 metrics["present"].update(name, answer.mask, target, ~unknown)
-        labelled = {name: mask for name, mask in truth.items() if name in answers}
-        return Counted(metrics, lambda: Picture(photo, not_empty(answers), labelled))
+        return Counted(metrics, lambda: Picture(photo, not_empty(answers), truth))
 
 
 def _figures(metrics: Metrics) -> dict[str, float]:

@@ -56,7 +56,7 @@ class Panoptic(Protocol):
             Row("mIoU", metrics["semantic"].compute().mean_iou),
         )
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         quality = counted["photos"]["panoptic"].compute().per_class
         return {"PQ": {str(name): one.pq for name, one in quality.items()}, "IoU": counted["photos"]["semantic"].compute().iou}
 

@@ -77,7 +77,7 @@ class Pocket(Protocol):
             Row("MSRC, exemplar of the same class from another photo: mean IoU", counted["one-shot"]["present"].compute().mean, 0.50, 0.65),
         )
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         columns = {f"{part}: mean IoU": metrics["present"].compute().per_class for part, metrics in counted.items()}
         return {"MSRC: IoU over the set": counted["MSRC"]["over_set"].compute().per_class, **columns}
 

@@ -103,7 +103,7 @@ class Protocol(ABC):
     def rows(self, counted: Mapping[str, Metrics]) -> tuple[Row, ...]:
         """The table, from the sums of every part by its name; called again and again for the confidence interval."""
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         """Figures per class: column -> class -> value."""
         return {}
 

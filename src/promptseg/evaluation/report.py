@@ -17,14 +17,14 @@ from PIL import Image
 
 from ..data.sheet import SIDE, tiled
 from ..drawing import Entry, Painter, palette
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .protocol import Part, Picture
 from .table import PhotoFigures, Table, shown
 
 if TYPE_CHECKING:
     from ..segmenter import Segmenter
 
-__all__ = ["files", "save", "sheet", "write"]
+__all__ = ["check", "files", "save", "sheet", "write"]
 
 CASES = 4  # of each kind on the sheet
 
@@ -33,6 +33,16 @@ def files(output: Path) -> dict[str, Path]:
     """What is written for ``-o output``: "json", "markdown", "classes" and "photos" (CSV), "sheet" (PNG)."""
     endings = {"markdown": ".md", "classes": ".classes.csv", "photos": ".photos.csv", "sheet": ".png"}
     return {"json": output, **{name: output.with_suffix(ending) for name, ending in endings.items()}}
+
+
+def check(output: Path) -> None:
+    """Complain of a place before all photos are counted, not after.
+
+    Raises:
+        ConfigError: no .json file, beside which the others could lie.
+    """
+    if output.suffix != ".json" or output.is_dir():
+        raise ConfigError(f"-o {output} must be a file that ends in .json; the others get its name, with their own endings.")
 
 
 def write(table: Table, output: Path, parts: Sequence[Part], segmenters: Sequence[Segmenter]) -> None:

@@ -16,7 +16,7 @@ from ..metrics import merged
 from .bootstrap import Pool, draws
 from .journal import Journal
 from .protocol import Metrics, Part, Protocol
-from .report import write
+from .report import check, write
 from .table import PhotoFigures, Row, Table
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def run(
     """See `evaluation.evaluate`, which hands on its arguments."""
     if resamples < 0:
         raise ConfigError(f"resamples is how often the photos are drawn anew for the confidence interval, 0 or more, not {resamples}.")
+    if output is not None:
+        check(output)
     for segmenter in segmenters:
         protocol.check(segmenter)
     parts = protocol.parts()
@@ -83,7 +85,7 @@ def _table(protocol: Protocol, parts: Sequence[Part], counts: Counts, resamples:
         PhotoFigures(part.name, key, part.figures(one)) for part in parts for key, one in zip(part.keys, counts[part.name], strict=True)
     )
     rows = _with_intervals(protocol, parts, counts, protocol.rows(whole), resamples, seed)
-    return Table(protocol.NAME, "", rows, protocol.published(), {}, protocol.classes(whole), tuple(photos))
+    return Table(protocol.NAME, "", rows, protocol.published(), {}, protocol.per_class(whole), tuple(photos))
 
 
 def _with_intervals(

@@ -70,7 +70,7 @@ class PascalZeroShot(Protocol):
         figures = {"seen": result.seen, "unseen": result.unseen, "harmonic mean": result.harmonic, "all": result.overall}
         return tuple(Row(f"mIoU, {name}", value) for name, value in figures.items())
 
-    def classes(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
+    def per_class(self, counted: Mapping[str, Metrics]) -> Mapping[str, Figures]:
         return {"IoU": counted["VOC"]["classes"].compute().iou}
 
     def published(self) -> Mapping[str, Figures]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from .. import zoo
 from ..contracts import Card, Recipe
+from ..data.own_names import Asked
 from ..devices import choose_device, choose_precision
 from ..errors import ConfigError, DataError, nearest
 from ..models import FAMILIES, family
@@ -23,11 +23,13 @@ from . import checkpoints
 from .before_after import ClassRow, Measured, Report, compare_others, measure, sheet
 from .estimate import measure as measure_step
 from .files import with_words
+from .journal import LOG
 from .loop import optimise
-from .own_photos import Asked, Parts, asked_for, checked, divided
+from .own_photos import Parts, asked_for, checked, checksum, divided
 
 __all__ = ["finetune"]
 
+ARGUMENTS = {"data": "DATA", "output": "--output", "card": "--model", "name": "--model", "steps": "--steps", "seed": "--seed"}
 SETTINGS = "finetune.json"  # what a resumed run must not change
 PICTURES = "before-after.png"
 
@@ -51,6 +53,9 @@ class Settings:
     changes: list[str]
     seed: int
     steps: int
+    minutes: float | None
+    precision: Literal["float32", "bfloat16", "float16"]
+    photos: int  # checksum
 
 
 def finetune(
@@ -91,24 +96,43 @@ def finetune(
         UnknownModel, WeightsNotFound, WeightsError: the model cannot be loaded.
     """
     name, folder = fspath(model), Path(output)
+    _check(name, folder, changes)
+    if steps is not None and minutes is not None:
+        raise ConfigError("Give --steps or --minutes, not both.")
     start = _preset(name, preset)
     checkpoints.prepare(folder, resume)
-    parts = divided(asked_for(checked(Path(data), log), classes))
-    log(f"{len(parts.train)} photos to train on, {len(parts.held_out)} held out; {len(parts.names)} classes: {', '.join(parts.names)}")
-    fast = choose_precision("auto", choose_device()) == torch.bfloat16
-    recipe = replace(start, data=fspath(data), output=str(folder), seed=seed, precision="bfloat16" if fast else "float32")
-    recipe = with_words(recipe, changes)
     kept = _kept(folder) if resume else None
-    length = kept.steps if kept else steps or _steps(name, recipe, parts, minutes)
+    recipe = replace(start, data=fspath(data), output=str(folder), seed=seed, precision=kept.precision if kept else _precision())
+    recipe = with_words(recipe, changes)
+    parts = divided(asked_for(checked(Path(data), log), classes), Path(data))
+    log(f"{len(parts.train)} photos to train on, {len(parts.held_out)} held out; {len(parts.names)} classes: {', '.join(parts.names)}")
+    if steps is None:
+        steps = kept.steps if kept else _steps(name, recipe, parts, minutes)
     settings = Settings(
         model=name, preset=preset, names=list(parts.names), held_out=[photo.id for photo in parts.held_out], changes=list(changes),
-        seed=seed, steps=length,
+        seed=seed, steps=steps, minutes=kept.minutes if kept and minutes is None else minutes, precision=recipe.precision,
+        photos=checksum([*parts.train, *parts.held_out]),
     )  # fmt: skip
     _keep(folder, settings, kept)
-    run, begun = _run(name, recipe, parts), time.monotonic()
-    with progress(length) as report:
-        optimise(replace(recipe, steps=length), run, resume=resume, report=report, log=log)
-    return _reported(folder, settings, parts, run.unasked, time.monotonic() - begun)
+    run = _run(name, recipe, parts)
+    with progress(steps) as report:
+        optimise(replace(recipe, steps=steps), run, resume=resume, report=report, log=log)
+    return _reported(folder, settings, parts, run.unasked)
+
+
+def _check(model: str, folder: Path, changes: Sequence[str]) -> None:
+    """Complain of what would not be followed, or be seen at the end only."""
+    for key in (change.partition("=")[0] for change in changes):
+        if key in ARGUMENTS:
+            raise ConfigError(f"{key} is no setting of the preset: say it by {ARGUMENTS[key]}.")
+    if folder.is_dir() and all(card.name != model for card in zoo.cards()) and Path(model).resolve() == folder.resolve():
+        raise ConfigError(
+            f"{folder} holds the model to begin with, which the new one is compared with. Choose another folder with --output."
+        )
+
+
+def _precision() -> Literal["float32", "bfloat16"]:
+    return "bfloat16" if choose_precision("auto", choose_device()) == torch.bfloat16 else "float32"
 
 
 def _card(model: str) -> Card:
@@ -161,16 +185,19 @@ def _keep(folder: Path, settings: Settings, kept: Settings | None) -> None:
         return
     now, then = asdict(settings), asdict(kept)
     for key in (key for key in now if now[key] != then[key]):
+        what = "other photos, labels or classes" if key == "photos" else f"{then[key]!r}, not {now[key]!r}"
         raise ConfigError(
-            f"The run in {folder} was begun with another {key}: {then[key]}, now {now[key]}. Resume it with the same photos and settings, "
-            "or begin again in another folder."
+            f"{key}: the run in {folder} was begun with {what}. Resume it with the same photos and settings, or begin again in another "
+            "folder."
         )
 
 
 # --- the report -------------------------------------------------------------------------------------------------------------------------
 
 
-def _reported(folder: Path, settings: Settings, parts: Parts, others: Sequence[str], seconds: float) -> Report:
+def _reported(folder: Path, settings: Settings, parts: Parts, others: Sequence[str]) -> Report:
+    steps = map(json.loads, (folder / LOG).read_text(encoding="utf-8").splitlines())  # of all parts of a run that was resumed
+    seconds = sum(step.get("seconds", 0.0) for step in steps)
     before, after = load(settings.model), load(folder)
     first, last = (measure(segmenter, parts.held_out, parts.names) for segmenter in (before, after))
     report = Report(

@@ -6,23 +6,22 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from ..data.checks import inspect
-from ..data.own import NOTHING, annotated, own
+from ..data.own import annotated, folders_of, own
 from ..data.own_checks import label_findings
+from ..data.own_names import Asked, is_nothing, joined, meant
 from ..data.photosets import AnnotatedPhoto
-from ..errors import ConfigError, DataError, nearest
+from ..errors import DataError
 
-__all__ = ["Parts", "asked_for", "checked", "divided"]
+__all__ = ["Parts", "asked_for", "checked", "checksum", "divided"]
 
 HELD_OUT = 4  # one photo in so many
 VALIDATION = ("val", "valid", "validation")  # folders of photos that their owner holds out
-
-Asked = Mapping[str, Sequence[str]]  # what is asked -> the classes of the data that it means, joined
+TEST = "test"  # the folder of those that are for measuring afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,8 @@ class Parts:
 def checked(path: Path, log: Callable[[str], None]) -> list[AnnotatedPhoto]:
     """The photos of ``path``, in any form that `data.own` reads, after every label was looked at. Notes go to ``log``.
 
+    Those in a folder test are left out.
+
     Raises:
         DataError: something is wrong with the labels; the message names all of it with examples.
     """
@@ -50,64 +51,63 @@ def checked(path: Path, log: Callable[[str], None]) -> list[AnnotatedPhoto]:
         raise DataError(
             f"The labels of {path} are not fit for training: {' | '.join(wrong)}. `promptseg data check own {path}` shows more."
         )
-    return annotated(photos)
+    rest = [photo for photo in photos if TEST not in folders_of(photo.path, path)]
+    if left_out := len(photos) - len(rest):
+        log(f"note: photos in a folder {TEST}, which are left out, for you to measure on afterwards: {left_out}")
+    return annotated(rest)
 
 
 def asked_for(photos: Sequence[AnnotatedPhoto], classes: Asked | Sequence[str] | None) -> list[AnnotatedPhoto]:
-    """The photos under the names that are asked: all classes as the data names them, some of them, or some in other words and joined.
-
-    Underscores and hyphens of the data's names are read as blanks. Classes that are not asked for count as nothing.
+    """The photos under the names that are asked, see `data.own_names.meant`. Classes that are not asked for count as nothing.
 
     Raises:
         ConfigError: a class is none of the data's.
     """
     known = sorted({name for photo in photos for name in (*photo.present, *photo.absent)})
-    asked = classes if isinstance(classes, Mapping) else _by_words(known if classes is None else classes)
-    for name in (name for names in asked.values() for name in names):
-        if name not in known:
-            raise ConfigError(f"The data has no class {name!r}.{nearest(name, known)} It has: {', '.join(known)}.")
+    asked = meant(classes, known)
     return [_renamed(photo, asked) for photo in photos]
 
 
-def _by_words(names: Sequence[str]) -> Asked:
-    """Each name under its own words; names that differ only in how they are joined mean the same."""
-    asked: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        words = " ".join(name.replace("_", " ").replace("-", " ").split()) or name
-        asked[words] = (*asked.get(words, ()), name)
-    return asked
-
-
 def _renamed(photo: AnnotatedPhoto, asked: Asked) -> AnnotatedPhoto:
-    shown = {words: tuple(name for name in names if name in photo.present) for words, names in asked.items()}
-    present = tuple(words for words, names in shown.items() if names)
-    absent = tuple(words for words, names in asked.items() if all(name in photo.absent for name in names))
-    return replace(photo, present=present, absent=absent, read_masks=partial(_joined, photo, shown))
+    def masks() -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        found, unknown = photo.masks()
+        return joined(found, asked), unknown
+
+    present = tuple(words for words, names in asked.items() if {*names} & {*photo.present})
+    absent = tuple(words for words, names in asked.items() if {*names} <= {*photo.absent})
+    return replace(photo, present=present, absent=absent, read_masks=masks)
 
 
-def _joined(photo: AnnotatedPhoto, shown: Asked) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    masks, unknown = photo.masks()
-    return {words: np.logical_or.reduce([masks[name] for name in names]) for words, names in shown.items() if names}, unknown
-
-
-def divided(photos: Sequence[AnnotatedPhoto]) -> Parts:
-    """A quarter of the photos held out, always the same ones: those in a folder val, where there is one, else by checksum of their names.
+def divided(photos: Sequence[AnnotatedPhoto], path: Path) -> Parts:
+    """The photos of ``path``, a quarter held out, always the same: those in a folder val, where there is one, else by checksum of names.
 
     No class loses its last photo to the held-out ones, and as many classes as possible are seen in them.
 
     Raises:
         DataError: there are too few photos, or none that shows anything.
     """
-    given = [photo for photo in photos if {*PurePosixPath(photo.id).parts[:-1]} & {*VALIDATION}]
+    given = [photo for photo in photos if {*folders_of(photo.path, path)} & {*VALIDATION}]
     held_out = given if 0 < len(given) < len(photos) else _drawn(photos)
     train = [photo for photo in photos if photo not in held_out]
-    names = tuple(dict.fromkeys(name for photo in train for name in photo.present if name not in NOTHING))
+    names = tuple(dict.fromkeys(name for photo in train for name in photo.present if not is_nothing(name)))
     if not (train and held_out and names):
         raise DataError(
             f"{len(photos)} labelled photos that show {len(names)} classes: fine-tuning needs two photos at least, one to train on and one "
             "to hold out, and something labelled on the first. Label more."
         )
     return Parts(tuple(train), tuple(held_out), tuple(sorted(names)))
+
+
+def checksum(photos: Sequence[AnnotatedPhoto]) -> int:
+    """Of the photos' names and sizes, and of all that is said of them."""
+    code = 0
+    for photo in photos:
+        masks, unknown = photo.masks()
+        said = (photo.id, photo.path.stat().st_size, unknown.shape, photo.present, photo.absent, *masks)
+        code = zlib.crc32(repr(said).encode(), code)
+        for mask in (*masks.values(), unknown):
+            code = zlib.crc32(np.packbits(mask).tobytes(), code)
+    return code
 
 
 def _drawn(photos: Sequence[AnnotatedPhoto]) -> list[AnnotatedPhoto]:
