@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from promptseg import images
 from promptseg.cli.outputs import OutputFolder, Row
 from promptseg.cli.photos import sort_arguments
 from promptseg.errors import ExportError, ImageError, PromptError
@@ -67,6 +68,24 @@ def test_what_is_missing_is_said(folder: Path, arguments: list[str], error: type
     (folder / "empty").mkdir()
     with pytest.raises(error, match=says):
         sort_arguments(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["b.jpg", "deep"], ["b.jpg", "grass", "x"]])
+def test_a_prompt_that_is_also_a_name_is_told_the_way_out(folder: Path, arguments: list[str]) -> None:
+    (folder / "grass").mkdir()
+    with pytest.raises((ImageError, PromptError), match=rf"is given as --prompt '{arguments[1]}'\."):
+        sort_arguments(arguments, option="--prompt")
+    with pytest.raises(ImageError, match=r"only by name\.$"):
+        sort_arguments(["./grass", "x"], option="--prompt")
+
+
+def test_pictures_that_cannot_be_read_are_found_in_folders_so_that_they_are_told(folder: Path) -> None:
+    for name in ("phone.HEIC", "web.avif", "new.jxl"):
+        (folder / "deep" / name).write_bytes(b"\0\0\0\x18ftypheic")
+    found = sort_arguments(["deep", "x"]).photos
+    assert [path.name for path in found] == ["new.jxl", "phone.HEIC", "web.avif", "Ünï cödé.webp"]
+    with pytest.raises(ImageError, match=r"phone\.HEIC is not a picture that can be read; save it as JPEG"):
+        images.load(found[1])
 
 
 def write(output: OutputFolder, photo: Path, name: str = "overlay.png") -> Path:

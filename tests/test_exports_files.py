@@ -89,7 +89,7 @@ def test_yolo_fills_to_the_mask(array: BoolArray) -> None:
 
 def test_a_saved_folder(tmp_path: Path) -> None:
     result = three()
-    written = result.save(tmp_path / "out", ",".join(EVERYTHING))
+    written = result.save(tmp_path / "out", ", ".join(EVERYTHING))
     names = {"overlay.png", "masks", "coco.json", "masks.geojson", "yolo.txt", "masks.npz", "masks.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names == {path.name for path in written}
     assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == [
@@ -333,6 +333,14 @@ def test_equal_coordinates_are_one_object() -> None:
 def test_free_memory_is_a_sensible_number() -> None:
     free = memory.free_bytes()
     assert free is None or 1e6 < free < 1e15
+
+
+@pytest.mark.parametrize(("limit", "free"), [("1000", 1000 - (900 - 600)), ("max", None)])
+def test_files_that_were_read_do_not_fill_a_container(tmp_path: Path, limit: str, free: int | None) -> None:
+    files = {"memory.max": limit, "memory.current": "900", "memory.stat": "anon 200\nfile 700\ninactive_file 600\nactive_file 100"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(f"{content}\n")
+    assert memory._control_group(tmp_path) == free
 
 
 NOTHING = np.full((60, 80), -1)

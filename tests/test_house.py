@@ -47,10 +47,11 @@ def run(code: str, *arguments: str) -> str:
 
 
 def test_import_is_quick_and_brings_no_torch() -> None:
-    code = "import sys, time; start = time.perf_counter(); import promptseg; print(time.perf_counter() - start, 'torch' in sys.modules)"
-    runs = [run(code).split() for _ in range(3)]
-    assert min(float(seconds) for seconds, _ in runs) < 0.3
-    assert {torch for _, torch in runs} == {"False"}
+    # the process's own time: 15 times what it takes, however busy the machine is
+    code = "import sys, time; start = time.process_time(); import promptseg; print(time.process_time() - start, 'torch' in sys.modules)"
+    seconds, torch = run(code).split()
+    assert float(seconds) < 0.3
+    assert torch == "False"
 
 
 @pytest.mark.parametrize("module", [*LIGHT, "zoo", "models.clipseg", "models.groupvit", "models.pocket"])

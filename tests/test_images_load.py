@@ -295,3 +295,12 @@ def test_masks_count_what_is_not_zero(tmp_path: Path) -> None:
 def test_bad_masks_are_named(mask: object, says: str) -> None:
     with pytest.raises(ImageError, match=says):
         images.load_mask(mask, (6, 7))  # type: ignore[arg-type]
+
+
+def test_a_photo_that_may_not_be_read_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", denied)
+    with pytest.raises(ImageError, match=r"^photo\.jpg may not be read by this user; change who may, or leave it out\.$"):
+        images.load("photo.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
@@ -120,6 +121,17 @@ def test_what_it_cannot_read_is_said_each_time(model: Model) -> None:
         with pytest.warns(PromptUnread, match="knows none in '犬'") as told:
             ask.embed_prompts(["犬", "a dog"])
         assert len(told) == 1
+
+
+@torch.inference_mode()
+def test_words_that_it_leaves_out_of_a_phrase_are_named(model: Model) -> None:
+    with pytest.warns(PromptUnread, match="does not know '犬', 'красный' in 'a dog, 犬 красный 犬!'; its mask is of the others") as told:
+        found = model.encode_prompts(["a dog, 犬 красный 犬!"]).condition
+    assert len(told) == 1
+    torch.testing.assert_close(found, model.encode_prompts(["a dog"]).condition)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode_prompts(["A dóg, (dog)!"])
 
 
 @torch.inference_mode()

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from promptseg.contracts import DenseLogits, Options
+from promptseg import images
+from promptseg.contracts import DenseLogits, Options, PromptFeatures
 from promptseg.errors import (
     ConfigError,
     ImageError,
@@ -66,6 +67,35 @@ def test_prompts_are_encoded_once_for_all_photos_and_calls() -> None:
     for shade in range(5):
         ask(photo() // (shade + 1), ["red", "green", "red", exemplar, Blend("red", exemplar)])
     assert ask.model.encodings["prompts"] == 4
+
+
+def test_many_exemplars_are_never_in_memory_together_and_each_photo_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = {tmp_path / f"{name}.png": rgb for name, rgb in (("red", (255, 0, 0)), ("blue", (0, 0, 255)))}
+    for path, rgb in colours.items():
+        Image.new("RGB", (60, 40), rgb).save(path)
+    read: list[Path] = []
+    most, masks = 0, list[weakref.ref[np.ndarray]]()
+    ask = segmenter()
+    load_image, encode = images.load, ask.model.encode_prompts
+
+    def counted(image: Any, **limits: Any) -> np.ndarray:
+        read.append(image)
+        return load_image(image, **limits)
+
+    def watched(prompts: Any) -> PromptFeatures:
+        nonlocal most
+        masks.extend(weakref.ref(prompt.mask) for prompt in prompts if isinstance(prompt, Exemplar))
+        most = max(most, sum(mask() is not None for mask in masks))
+        return encode(prompts)
+
+    monkeypatch.setattr(images, "load", counted)
+    monkeypatch.setattr(ask._encoder, "_encode", watched)
+    prompts = [Exemplar(path, box=(0, 0, 5 + index, 5)) for index in range(50) for path in colours]
+    condition = ask.embed_prompts([*prompts, "green"]).features.condition
+    assert condition.tolist() == [*([1, 0, 0], [0, 0, 1]) * 50, [0, 1, 0]]
+    assert sorted(read) == sorted(colours)
+    assert len(masks) == 100
+    assert 0 < most <= 16
 
 
 def test_other_options_show_another_input() -> None:

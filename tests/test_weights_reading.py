@@ -323,10 +323,11 @@ class TorchPickler(pickle.Pickler):
         return value.identity if isinstance(value, Storage) else None
 
 
-def tensor_file(storage: Storage, offset: Any, size: Any, stride: Any, memory: bytes = bytes(16)) -> bytes:
+def tensor_file(storage: Storage, offset: Any, size: Any, stride: Any, memory: bytes = bytes(16), also: Any = ()) -> bytes:
+    """A state dict of one tensor ``a``, and what is there ``also``."""
     buffer = io.BytesIO()
     view = Calls(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
-    TorchPickler(buffer, 2).dump({"a": view})
+    TorchPickler(buffer, 2).dump({"a": view} | dict(also))
     return archived(buffer.getvalue(), _0=memory)
 
 
@@ -348,6 +349,7 @@ def tensor_file(storage: Storage, offset: Any, size: Any, stride: Any, memory: b
         tensor_file(Storage(numel=-1), 0, (1,), (1,)),
         tensor_file(Storage(numel="4"), 0, (1,), (1,)),
         tensor_file(Storage(kind=OrderedDict), 0, (1,), (1,)),
+        tensor_file(Storage(), 0, (2**47, 2**47, 0), (1, 1, 1)),  # empty, and yet too large
         tensor_file(Storage(), "0", (1,), (1,)),
         tensor_file(Storage(), 0, None, (1,)),
     ],
@@ -385,6 +387,11 @@ def test_zip_tricks_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "overlap.pth")
 
 
+def scripted(attributes: bytes) -> bytes:
+    """A TorchScript module with these attributes, names and values in turn; ``h\\x00`` is the module itself."""
+    return b"\x80\x02c__torch__\nM\n)\x81q\x00}(" + attributes + b"ub."
+
+
 @pytest.mark.parametrize(
     "bomb",
     [
@@ -399,14 +406,53 @@ def test_zip_tricks_are_refused(tmp_path: Path) -> None:
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"\x80\x02\x8b\xff\xff\xff\x7f.",
         b"L" + b"9" * 10_000 + b"L\n.",
+        scripted(b"".join(b"V%d\nh\x00" % name for name in range(20_000))),  # a module that lists itself again and again
+        scripted(b"Va\nh\x00"),
+        scripted(b"Va\nh\x00" + b"V" + b"b" * 2_000_000 + b"\nh\x00"),
+        scripted(b"K\x01h\x00"),
         b"\x80\x02ccollections\nOrderedDict\nq\x00((" + b"K\x01K\x01\x86" * 10_000 + b"lt" + b"q\x01" + b"h\x00h\x01R" * 10_000 + b".",
     ],
-    ids=range(12),
+    ids=range(16),
 )
 def test_bombs_end_quickly_in_one_of_our_errors(tmp_path: Path, bomb: bytes) -> None:
     (tmp_path / "bomb.pth").write_bytes(archived(bomb))
     with pytest.raises(WeightsError):
         read_weights(tmp_path / "bomb.pth")
+
+
+def test_keys_of_a_dictionary_do_not_hash_alike() -> None:
+    numbers = [count * (2**61 - 1) for count in range(1000)]  # each of which Python hashes to 0
+    keys, _ = parse(pickle.dumps(dict.fromkeys([*numbers, 7, "a"]), 2))
+    assert len({hash(key) for key in keys}) == 1002
+    assert {0, 7, "a"} <= keys.keys()
+
+
+def test_places_in_the_memo_do_not_hash_alike() -> None:
+    with pytest.raises(WeightsError, match="garbled"):
+        parse(b"".join(b"Np%d\n" % (count * (2**61 - 1)) for count in range(1000)) + b".")
+
+
+def test_numbers_of_a_million_digits_are_told_apart_from_names(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    for numbers in ({10**6000: 1}, {-(10**6000): 1, 2**70: 1}):
+        path.write_bytes(tensor_file(Storage(), 0, (1,), (1,), also=numbers))
+        with pytest.raises(WeightsError, match=rf"{len(numbers)} entries that are no tensors: \(huge number\)"):
+            read_weights(path)
+    torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(*legacy_keys(path, 10**6000)))
+    with pytest.raises(WeightsError, match="list of memories"):
+        read_weights(path)
+
+
+def legacy_keys(path: Path, key: int) -> tuple[bytes, bytes]:
+    """The list of memories in a file of the old format, and the same with another key."""
+    data = path.read_bytes()
+    stream = io.BytesIO(data)
+    for _ in range(4):
+        parse(stream)
+    first = stream.tell()
+    parse(stream)
+    return data[first : stream.tell()], pickle.dumps([key], 2)
 
 
 def seeds() -> list[bytes]:

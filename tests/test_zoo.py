@@ -127,6 +127,35 @@ def test_a_folder_holds_everything_and_nothing_is_left_beside_it(tmp_path: Path)
         assert not found.training
 
 
+@pytest.mark.parametrize(
+    ("place", "stays"), [("safetensors.torch.save_file", True), ("pathlib.Path.write_text", False), ("pathlib.Path.replace", False)]
+)
+def test_a_folder_that_is_written_anew_is_the_old_one_the_new_one_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, stays: bool
+) -> None:
+    first, second = small_clipseg.model(), small_clipseg.build(NAME).eval()
+    with torch.no_grad():
+        next(second.parameters()).add_(1)
+    zoo.save_folder(first, tmp_path, NAME)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, full)
+        with pytest.raises(OSError, match="no space left"):
+            zoo.save_folder(second, tmp_path, NAME, trained="a run")
+    if stays:
+        found, card = zoo.load(tmp_path)
+        assert card.weights_license == zoo.card(NAME).weights_license
+        assert same(weights_of(found), weights_of(first))
+    else:
+        with pytest.raises(WeightsNotFound):
+            zoo.load(tmp_path)
+    zoo.save_folder(second, tmp_path, NAME, trained="a run")
+    assert same(weights_of(zoo.load(tmp_path)[0]), weights_of(second))
+
+
 def test_a_folder_keeps_its_own_configuration(tmp_path: Path) -> None:
     config = replace(zoo.config(NAME), reduce_dim=4)
     package = models.family("clipseg")

@@ -18,7 +18,7 @@ from .contracts import MAX_PIXELS, Card, Options, PromptFeatures, Size, View
 from .devices import cache_folder, choose_device, choose_precision
 from .embeddings import ImageEmbedding, PromptEmbedding, PromptEncoder
 from .errors import ConfigError
-from .exemplars import decode_exemplars, needs_photo
+from .exemplars import decoded, needs_photo
 from .inference import Runner
 from .prompt_store import PromptStore
 from .prompts import Prompt, as_prompts
@@ -114,8 +114,11 @@ class Answers:
 
     def _encoded(self, prompts: tuple[Prompt, ...], photo: np.ndarray | None) -> PromptFeatures:
         """The prompts as the user gave them, and their conditions (N, D)."""
+        rows: dict[int, torch.Tensor] = {}
         with torch.inference_mode():
-            condition = self._encoder(decode_exemplars(prompts, photo, self.max_pixels)).condition if prompts else torch.empty(0, 0)
+            for places, some in decoded(prompts, photo, self.max_pixels):
+                rows.update(zip(places, self._encoder(some).condition, strict=True))
+            condition = torch.stack([rows[place] for place in range(len(prompts))]) if rows else torch.empty(0, 0)
         return PromptFeatures(prompts, condition)
 
     def _conditions(self, questions: Sequence[_Question], photo: np.ndarray) -> PromptFeatures:

@@ -23,7 +23,7 @@ from .prompt_store import PromptStore
 from .prompts import Blend, Exemplar, Prompt, Text
 
 PROMPT_CACHE_BYTES = 32 * 2**20  # about 16,000 conditions of CLIP's 512 float32 numbers
-_AT_ONCE = 32  # prompts encoded in one pass; bounds the memory that a thousand exemplars take
+_AT_ONCE = 32  # prompts encoded in one pass; bounds the memory that a thousand take
 
 __all__ = ["ImageEmbedding", "PromptEmbedding", "PromptEncoder", "join", "split", "tree_bytes", "tree_map", "tree_nan"]
 

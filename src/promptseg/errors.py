@@ -47,7 +47,7 @@ class PromptTruncated(UserWarning):
 
 
 class PromptUnread(UserWarning):
-    """The model knows no word of a phrase, so its mask is empty."""
+    """The model does not know these words of a phrase: its mask is of the others, and empty where there are none."""
 
 
 class UnsupportedTask(PromptSegError):

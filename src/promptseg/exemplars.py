@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,36 +14,65 @@ from .contracts import MAX_PIXELS
 from .errors import PromptError
 from .prompts import Blend, Exemplar, Prompt
 
-__all__ = ["decode_exemplars", "needs_photo"]
+AT_ONCE = 8  # exemplars whose photos and masks are in memory together, however many there are
+_NO_SOURCE = (-1, "")
+
+__all__ = ["decoded", "needs_photo"]
 
 
 def needs_photo(prompt: Prompt) -> bool:
     """Whether the prompt points into the photo that is being segmented, so that it means something else for every photo."""
-    if isinstance(prompt, Blend):
-        return needs_photo(prompt.exemplar)
-    return isinstance(prompt, Exemplar) and prompt.image is None
+    exemplar = _exemplar(prompt)
+    return exemplar is not None and exemplar.image is None
 
 
-def decode_exemplars(prompts: Sequence[Prompt], photo: np.ndarray | None, max_pixels: int = MAX_PIXELS) -> tuple[Prompt, ...]:
-    """The same prompts with every exemplar's image uint8 (H, W, 3) and mask bool (H, W); a box becomes a mask, neither means everywhere.
+def decoded(
+    prompts: Sequence[Prompt], photo: np.ndarray | None, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[Sequence[int], Sequence[Prompt]]]:
+    """The same prompts, few at a time with their places in the list: first all without an exemplar, then the others, decoded.
 
+    Every exemplar's image is uint8 (H, W, 3) and its mask bool (H, W); a box becomes a mask, neither means everywhere. Exemplars of one
+    photo follow each other, so that it is read once, and the memory of those that were is free again once the caller lets go of them.
     ``max_pixels`` as in `images.load`.
 
     Raises:
         PromptError: the region is empty or lies outside its photo, or ``photo`` is None and a prompt needs it.
         ImageError: the exemplar's photo or mask cannot be read, or the mask has another size than its photo.
     """
-    return tuple(_decode(prompt, photo, max_pixels) for prompt in prompts)
+    shown = {place: exemplar for place, prompt in enumerate(prompts) if (exemplar := _exemplar(prompt)) is not None}
+    if others := [place for place in range(len(prompts)) if place not in shown]:
+        yield others, [prompts[place] for place in others]
+    order = sorted(shown, key=lambda place: _source(shown[place]))
+    source, image = _NO_SOURCE, photo
+    for start in range(0, len(order), AT_ONCE):
+        places, batch = order[start : start + AT_ONCE], list[Prompt]()
+        for place in places:
+            exemplar = shown[place]
+            if _source(exemplar) != source:
+                source = _source(exemplar)
+                image = photo if exemplar.image is None else images.load(exemplar.image, max_pixels=max_pixels)
+            batch.append(_with(prompts[place], _decode_exemplar(exemplar, image)))
+        yield places, batch
 
 
-def _decode(prompt: Prompt, photo: np.ndarray | None, max_pixels: int) -> Prompt:
+def _exemplar(prompt: Prompt) -> Exemplar | None:
     if isinstance(prompt, Blend):
-        return replace(prompt, exemplar=_decode_exemplar(prompt.exemplar, photo, max_pixels))
-    return _decode_exemplar(prompt, photo, max_pixels) if isinstance(prompt, Exemplar) else prompt
+        return prompt.exemplar
+    return prompt if isinstance(prompt, Exemplar) else None
 
 
-def _decode_exemplar(exemplar: Exemplar, photo: np.ndarray | None, max_pixels: int) -> Exemplar:
-    image = photo if exemplar.image is None else images.load(exemplar.image, max_pixels=max_pixels)
+def _with(prompt: Prompt, exemplar: Exemplar) -> Prompt:
+    return replace(prompt, exemplar=exemplar) if isinstance(prompt, Blend) else exemplar
+
+
+def _source(exemplar: Exemplar) -> tuple[int, str]:
+    """What is equal for exemplars of one photo, and in an order."""
+    if isinstance(exemplar.image, str | os.PathLike):
+        return 0, os.fsdecode(exemplar.image)
+    return 1, str(id(exemplar.image))
+
+
+def _decode_exemplar(exemplar: Exemplar, image: np.ndarray | None) -> Exemplar:
     if image is None:
         raise PromptError(
             "This exemplar is a region of the photo being segmented and cannot be encoded before it is known. "

@@ -195,6 +195,8 @@ def _decoded(image: Any, max_pixels: int, what: str) -> Iterator[tuple[Image.Ima
         raise ImageError(f"{name} does not exist; check the path (it is taken from {os.getcwd()}).") from None
     except IsADirectoryError:
         raise ImageError(f"{name} is a folder; give one picture, or the files in it as a list.") from None
+    except PermissionError:
+        raise ImageError(f"{name} may not be read by this user; change who may, or leave it out.") from None
     except Image.DecompressionBombError as error:  # raised for some formats before the width and the height are known here
         pixels = next(map(int, re.findall(r"\d+", str(error))), max_pixels + 1)
         raise ImageError(f"{name} has {_beyond(pixels, max_pixels)}") from None

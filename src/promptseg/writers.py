@@ -97,7 +97,7 @@ def _targets(path: Path, formats: Sequence[str] | str | None, index: str) -> dic
         if formats is not None:
             raise ExportError(f"{path} is one file, whose suffix says the format; give a folder for formats={formats!r}.")
         return {BY_SUFFIX[path.suffix.lower()]: path}
-    wanted = DEFAULT if formats is None else formats.split(",") if isinstance(formats, str) else tuple(formats)
+    wanted = DEFAULT if formats is None else [name.strip() for name in formats.split(",")] if isinstance(formats, str) else tuple(formats)
     if unknown := [name for name in wanted if name not in FORMATS]:
         raise ExportError(f"Unknown format {', '.join(map(str, unknown))}; there are {', '.join(FORMATS)}.")
     return {name: path / FORMATS[name] for name in wanted} | {"index": path / index}

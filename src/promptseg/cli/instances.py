@@ -63,7 +63,7 @@ def instances(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
+    given = sort_arguments(arguments, classes or (), output=output, need_prompt=False, option="--class")
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "instances", "classes": given.prompts, "threshold": threshold, "model": model_stamp(model)}
     own = {"long": long, "short": short}

@@ -13,6 +13,9 @@ from ..errors import ImageError, PromptError
 from .outputs import recorded
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pnm"))
+OTHERS = frozenset(  # pictures that are found, too, so that each is told as one that cannot be read
+    (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+)
 
 __all__ = ["SUFFIXES", "Sorted", "sort_arguments"]
 
@@ -26,13 +29,14 @@ class Sorted:
 
 
 def sort_arguments(
-    arguments: Sequence[str], prompts: Iterable[str] = (), *, output: Path | None = None, need_prompt: bool = True
+    arguments: Sequence[str], prompts: Iterable[str] = (), *, output: Path | None = None, need_prompt: bool = True, option: str = ""
 ) -> Sorted:
     """Files, folders (with all that lies below them) and globs are photos, anything else is a prompt; ``prompts`` are prompts whatever
     they look like. A name that ends like a photo or a folder but does not exist counts as one, so that a typing mistake is told as one.
 
     What a run has written is no photo, unless it is named: a folder or glob gives nothing that lies below ``output``, the folder of this
-    run's results, unless it is in there itself, and nothing that the record of an earlier run lists.
+    run's results, unless it is in there itself, and nothing that the record of an earlier run lists. ``option``: what a prompt is written
+    behind that is also the name of a file or folder, for messages.
 
     Raises:
         ImageError: no photo is left, a folder is not there, or a folder or glob holds none.
@@ -40,8 +44,13 @@ def sort_arguments(
     """
     photos: dict[Path, None] = {}
     phrases: list[str] = []
+    doubtful = [argument for argument in arguments if option and _may_be_meant_as_prompt(argument)]
+    way_out = f" A prompt that is also the name of a file or folder is given as {option} {doubtful[0]!r}." if doubtful else ""
     for argument in arguments:
-        found = _photos(argument, output)
+        try:
+            found = _photos(argument, output)
+        except ImageError as error:
+            raise ImageError(f"{error}{way_out if argument in doubtful else ''}") from None
         photos.update(dict.fromkeys(found or ()))
         if found is None:
             phrases.append(argument)
@@ -49,7 +58,7 @@ def sort_arguments(
     if not photos:
         raise ImageError("No photo was given. Name a file, a folder or a glob: promptseg segment photo.jpg 'a dog'.")
     if need_prompt and not phrases:
-        raise PromptError("No prompt was given. Say what to look for: promptseg segment photo.jpg 'a dog' 'the grass'.")
+        raise PromptError(f"No prompt was given. Say what to look for: promptseg segment photo.jpg 'a dog' 'the grass'.{way_out}")
     return Sorted(tuple(photos), tuple(phrases))
 
 
@@ -91,6 +100,12 @@ def _without_results(files: Iterable[Path], start: Path, output: Path | None) ->
     return sorted(file for file in files if not ours(file))
 
 
+def _may_be_meant_as_prompt(argument: str) -> bool:
+    """A bare word that names a folder, or a file that is no photo by its name."""
+    path = Path(argument)
+    return bool(argument.strip(". ")) and path.name == argument and not _is_photo(path) and path.exists()
+
+
 def _path(argument: str) -> Path:
     """The path, also when it is written as on Windows while this system is another."""
     path, other = Path(argument), Path(argument.replace("\\", "/"))
@@ -98,4 +113,4 @@ def _path(argument: str) -> Path:
 
 
 def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in SUFFIXES | OTHERS

@@ -56,7 +56,7 @@ def segment(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, prompt or (), output=output, need_prompt=exemplar is None)
+    given = sort_arguments(arguments, prompt or (), output=output, need_prompt=exemplar is None, option="--prompt")
     wanted = listed(formats, tuple(FORMATS), "format")
     request: dict[str, Any] = {"command": "segment", "prompts": given.prompts, "exemplar": exemplar and [*exemplar, *map(stamp, exemplar)]}
     request |= {

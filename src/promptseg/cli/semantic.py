@@ -100,7 +100,7 @@ def semantic(
     from ..writers import FORMATS
     from .photos import sort_arguments
 
-    given = sort_arguments(arguments, classes or (), output=output, need_prompt=False)
+    given = sort_arguments(arguments, classes or (), output=output, need_prompt=False, option="--class")
     wanted = listed(formats, tuple(FORMATS), "format")
     asked = [*vocabulary(listing), *given.prompts]
     worded = None if templates is None else read_templates(templates)

@@ -75,7 +75,7 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str, *, tra
     """Write a network in our format, which is the Hugging Face Hub's: ``config.json`` and ``model.safetensors``.
 
     ``trained``: by which run, where the weights are not the card's but of a training of one's own. The weights file appears last and whole:
-    an interrupted call leaves no folder that looks complete.
+    an interrupted call leaves no folder that looks complete, unless it is what was there before.
     """
     from safetensors.torch import save_file
 
@@ -83,12 +83,13 @@ def save_folder(model: nn.Module, folder: str | PathLike[str], card: str, *, tra
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"format": FORMAT, "version": 1, "family": _family_of(model), "card": card, "config": to_plain(model.config)}
     about |= {"trained": trained, "parameters": sum(part.numel() for part in model.parameters())} if trained else {}
-    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
-    if save_beside := getattr(model, "save_beside", None):
-        save_beside(folder)
     packed = getattr(family(about["family"]), "pack", dict)(model.state_dict())
     save_file({name: tensor.detach().contiguous() for name, tensor in packed.items()}, unfinished, {"format": "pt"})
+    (folder / WEIGHTS_FILE).unlink(missing_ok=True)  # memory that is mapped from it, perhaps this network's own, stays
+    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    if save_beside := getattr(model, "save_beside", None):
+        save_beside(folder)
     with suppress(OSError):  # a file system without modes
         copymode(folder / CONFIG_FILE, unfinished)  # the library's own is for the owner's eyes only
     unfinished.replace(folder / WEIGHTS_FILE)

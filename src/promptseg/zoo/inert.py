@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 from ..errors import UnsafeFile, WeightsError
 
 MAX_DIMENSIONS: Final = 16
+LARGEST: Final = 2**48  # count of values or bytes
 
 # Names (with all below them) that have no business in a checkpoint: they start programs, touch files, talk to networks or run code.
 DANGEROUS: Final = {
@@ -53,6 +55,9 @@ class Placeholder:
     of: str
     state: Any = None
 
+    def __str__(self) -> str:
+        return f"({self.of})"
+
 
 @dataclass(frozen=True, slots=True)
 class StorageKey:
@@ -94,8 +99,9 @@ def checked(name: Name) -> Name:
 
 
 def key(value: Any) -> Any:
-    """A dictionary key. Only plain scalars are hashed: nested keys can take for ever."""
-    return value if isinstance(value, (str, int, float, bytes, type(None), Name, Placeholder)) else Placeholder("dictionary key", value)
+    """A dictionary key. Only plain scalars are hashed: nested keys can take for ever, and of large numbers a million can hash alike."""
+    plain = isinstance(value, (str, float, bytes, type(None), Name, Placeholder)) or (isinstance(value, int) and abs(value) < 2**32)
+    return value if plain else Placeholder("dictionary key", value)
 
 
 def describe(target: Any, arguments: Any) -> Any:
@@ -129,7 +135,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any, dtype: s
     if not isinstance(storage, StorageKey) or dtype is None:
         raise WeightsError("The checkpoint holds a tensor without readable storage. Get it again.")
     sizes, strides = tuple(map(_natural, size)), tuple(map(_natural, stride))
-    if len(sizes) != len(strides) or len(sizes) > MAX_DIMENSIONS:
+    if len(sizes) != len(strides) or len(sizes) > MAX_DIMENSIONS or math.prod(filter(None, sizes)) >= LARGEST:
         raise WeightsError(f"The checkpoint holds a tensor of shape {sizes[:20]} with steps {strides[:20]}. Get it again.")
     return TensorView(storage, _natural(offset), sizes, strides, dtype)
 
@@ -157,6 +163,6 @@ _BUILDERS: Final[dict[str, Callable[..., Any]]] = {
 
 
 def _natural(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**48:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST:
         raise WeightsError("The checkpoint gives an impossible size or position in memory. Get it again.")
     return value

@@ -58,7 +58,8 @@ class _Machine:
 
     def _step(self, name: str, argument: Any) -> None:
         if name in _VALUES:
-            self.stack.append(argument)
+            huge = isinstance(argument, int) and argument.bit_length() > 128  # no message could show it
+            self.stack.append(Placeholder("huge number") if huge else argument)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         else:
@@ -79,7 +80,10 @@ class _Machine:
         self.stack[-count:] = [items]
 
     def remember(self, key: int | None) -> None:
-        self.memo[len(self.memo) if key is None else key] = self.stack[-1]
+        place = len(self.memo) if key is None else key
+        if not 0 <= place < 2**32:  # what four bytes hold; of larger numbers a million can hash alike
+            raise WeightsError("The checkpoint's index is garbled: it counts beyond its end. Get it again.")
+        self.memo[place] = self.stack[-1]
 
     def extend(self, items: Iterable[Any]) -> None:
         target = self.stack[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 WRAPPERS: Final = ("state_dict", "model", "model_state_dict", "module", "weights")  # under which training programs file their state dict
 SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # Hugging Face folders
 INDEX_FILES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-MAX_NAMES: Final = 1_000_000
+MAX_ATTRIBUTES: Final = 100_000  # of all modules of a TorchScript archive; CLIP's largest have some ten thousand
+MAX_NAME: Final = 1000  # characters
+CLASS: Final = re.compile(r"^class (\w+)\(Module\):\n((?:  __\w+__ = \[[^\]\n]*\]\n)+)", re.MULTILINE)
 
 
 def read_weights(path: Path | str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -158,25 +160,32 @@ def _state_dict(root: Any) -> Mapping[Any, Any]:
 
 def _module_tensors(archive: Archive) -> Iterator[tuple[str, TensorView]]:
     """Parameters and buffers of a TorchScript module by their dotted names: what its ``state_dict()`` would say."""
+    registered = _registered(archive.sources)
     pending: list[tuple[str, Any]] = [("", archive.root)]
-    for _ in range(MAX_NAMES):
-        if not pending:
-            return
+    seen = 0
+    while pending:
         prefix, module = pending.pop()
         if not isinstance(module, Placeholder) or not isinstance(module.state, Mapping):
             continue
-        registered = _registered(module.of, archive.sources)
+        ours = registered.get(module.of)
+        seen += len(module.state)
+        if seen > MAX_ATTRIBUTES:
+            raise WeightsError("The TorchScript archive repeats its modules over and over. Get it again.")
         for name, value in module.state.items():
-            if isinstance(value, TensorView) and (registered is None or name in registered):
+            if not isinstance(name, str) or len(prefix) + len(name) > MAX_NAME:
+                raise WeightsError(
+                    "The TorchScript archive's modules lie in each other without end, or their names do not end. Get it again."
+                )
+            if isinstance(value, TensorView) and (ours is None or name in ours):
                 yield f"{prefix}{name}", value
-            elif isinstance(value, Placeholder) and len(prefix) < 1000:
+            elif isinstance(value, Placeholder):
                 pending.append((f"{prefix}{name}.", value))
-    raise WeightsError("The TorchScript archive repeats its modules without end. Get it again.")
 
 
-def _registered(module: str, sources: Mapping[str, str]) -> Sequence[str] | None:
-    """Names of a class's parameters and buffers, which its source lists; other tensors (masks, constants) are not in a state dict."""
-    file, _, name = module.rpartition(".")
-    text = sources.get(f"{file.replace('.', '/')}.py", "")
-    body = re.search(rf"class {re.escape(name)}\(Module\):\n((?:  __\w+__ = \[[^\]]*\]\n)+)", text)
-    return re.findall(r'"([^"]+)"', body.group(1)) if body else None
+def _registered(sources: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """Every class's names of parameters and buffers, which its source lists; other tensors (masks, constants) are not in a state dict."""
+    return {
+        f"{file.removesuffix('.py').replace('/', '.')}.{found[1]}": frozenset(re.findall(r'"([^"]+)"', found[2]))
+        for file, text in sources.items()
+        for found in CLASS.finditer(text)
+    }

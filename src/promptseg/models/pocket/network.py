@@ -133,6 +133,9 @@ class Model(nn.Module):
             if not self.text([prompt.text]).any():
                 tell(PromptUnread, f"pocket reads English words and knows none in {prompt.text!r}; its mask is empty.")
                 return torch.zeros(self.config.text_width, device=self.class_keys.device)
+            if unread := self.text.unread(prompt.text):
+                words = ", ".join(map(repr, unread))
+                tell(PromptUnread, f"pocket reads English words and does not know {words} in {prompt.text!r}; its mask is of the others.")
             return F.normalize(self.text(wordings).mean(0), dim=-1)
         if isinstance(prompt, Exemplar):
             return self._exemplar(prompt)

@@ -28,7 +28,7 @@ class PocketOptions:
 
 
 def pocket() -> Recipe:
-    """The published weights. Figures: `docs/pocket.md`; one CPU core, under two hours."""
+    """The published weights. Figures: `docs/pocket.md`; two CPU cores, under two hours."""
     return Recipe(
         name="pocket", card="pocket", data="data", output="runs/pocket", steps=4300, batch_size=8, lr=1e-3, weight_decay=0.02,
         schedule=Warmup(steps=99, start=0.01, hold=1), ema=0.998, options=PocketOptions(),

@@ -6,12 +6,13 @@ points. Word order is not seen ("dog on grass" = "grass on dog"), which is docum
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 
 from ...errors import WeightsError
@@ -39,8 +40,16 @@ class StaticText(nn.Module):
 
     def tokenize(self, phrase: str) -> list[int]:
         """Lower-case word pieces of a phrase as BERT splits it; a word with characters outside the vocabulary is left out."""
-        ids = _word_pieces(self.pieces.cpu().numpy().tobytes()).encode(phrase, add_special_tokens=False).ids
-        return [index for index in ids if index < len(self.table)]
+        return [index for index in self._split(phrase).ids if index < len(self.table)]
+
+    def unread(self, phrase: str) -> list[str]:
+        """The words of a phrase that `tokenize` leaves out, each once, as they are written; punctuation is no word."""
+        pieces = self._split(phrase)
+        lost = [phrase[start:end] for index, (start, end) in zip(pieces.ids, pieces.offsets, strict=True) if index >= len(self.table)]
+        return [word for word in dict.fromkeys(lost) if any(unicodedata.category(character)[0] != "P" for character in word)]
+
+    def _split(self, phrase: str) -> Encoding:
+        return _word_pieces(self.pieces.cpu().numpy().tobytes()).encode(phrase, add_special_tokens=False)
 
     def forward(self, phrases: Sequence[str]) -> Tensor:
         """Phrases -> (N, width) float32, L2 norm 1; a phrase without any known piece (punctuation only) gives the zero vector."""
