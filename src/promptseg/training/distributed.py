@@ -137,19 +137,18 @@ class Processes:
         return {"model": weights, "optimizer": rest, **extra}
 
     def load(self, wrapped: nn.Module, optimizer: Any, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave, be it of a sharded run, whose optimiser's state has names, or of another, where it has numbers."""
         model = self._accelerator.unwrap_model(wrapped)
         if self._accelerator.scaler is not None and "scaler" in state:
             self._accelerator.scaler.load_state_dict(state["scaler"])
-        moments = _relabelled(state["optimizer"], optimizer.optimizer, model, named=self.sharded)
         if not self.sharded:
             model.load_state_dict(state["model"])
-            optimizer.optimizer.load_state_dict(moments)
+            optimizer.optimizer.load_state_dict(state["optimizer"])
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
         set_state_dict(
-            model, optimizer.optimizer, model_state_dict=state["model"], optim_state_dict=moments,
+            model, optimizer.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"],
             options=StateDictOptions(full_state_dict=True),
         )  # fmt: skip
 
@@ -192,20 +191,6 @@ class Processes:
             else tensors[name]
             for name, like in shards.items()
         }
-
-
-def _relabelled(state: Mapping[str, Any], optimizer: Optimizer, model: nn.Module, *, named: bool) -> dict[str, Any]:
-    """An optimiser's whole state with its parameters called by name, as sharded runs keep it, or by number, as others do."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    places = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
-    label: dict[int | str, int | str] = {}
-    for number, name in enumerate(name for place in places for name in place):
-        label[number] = label[name] = name if named else number
-    groups = zip(state["param_groups"], places, strict=True)
-    return {
-        "state": {label[key]: value for key, value in state["state"].items()},
-        "param_groups": [{**group, "params": [label[name] for name in place]} for group, place in groups],
-    }
 
 
 def my_part(count: int) -> range:
