@@ -18,7 +18,8 @@ import small_photosets
 import small_pocket
 from command_line import Cli
 from promptseg.cli.train import _duration, reporter
-from promptseg.training import loop
+from promptseg.errors import TrainingStopped
+from promptseg.training import finetuning, loop
 
 SIZES = ("variant", "width", "heads", "blocks", "classes", "text_width", "pieces", "piece_bytes")
 CONFIG = {key: getattr(small_pocket.CONFIG, key) for key in SIZES}
@@ -120,6 +121,15 @@ def test_a_run_that_is_asked_to_stop_goes_on_with_resume(
     code, out, err = cli(*words, "--resume")
     assert code == 0, err
     assert "Trained" in out
+
+
+def test_a_fine_tuning_that_is_asked_to_stop_ends_alike(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise TrainingStopped("Stopped after 2 of 3 steps; go on with --resume.")
+
+    monkeypatch.setattr(finetuning, "finetune", stopped)
+    code, _, err = cli("finetune", "photos")
+    assert (code, err) == (130, "promptseg: Stopped after 2 of 3 steps; go on with --resume.\n")
 
 
 @pytest.mark.parametrize(

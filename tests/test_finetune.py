@@ -453,6 +453,15 @@ def test_what_a_preset_lacks_is_told(tune: Callable[..., Report], tmp_path: Path
         tune(folders(tmp_path / "data"), preset="lora")
 
 
+@pytest.mark.parametrize("name", ["finetune.json", "report.json", "before-after.png"])
+def test_a_full_disk_is_told(name: str, tune: Callable[..., Report], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{name}.part").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=rf"{name} could not be written: the disk is full"):
+        tune(folders(tmp_path / "data"), steps=1)
+    assert not (tmp_path / "out" / name).exists()
+
+
 def test_the_command_line(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     cli = Cli(monkeypatch, capsys)
     data = folders(tmp_path / "data", names=("dog", "cat"))

@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils._pytree import tree_map
 
+import other_device
 import promptseg
 import small_photosets
 import small_pocket
@@ -28,7 +30,8 @@ from promptseg.models.pocket.batches import Examples
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
 from promptseg.models.pocket.photos import DISTINCT, _with_riders, in_memory
 from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, wordings
-from promptseg.training import train
+from promptseg.training import checkpoints, train
+from promptseg.training.distributed import moved
 from promptseg.training.schedules import Cosine
 
 
@@ -76,6 +79,27 @@ def test_a_stopped_run_resumes_bit_for_bit_and_loads(data: Path, tmp_path: Path)
     masks = segmenter(photo, ["dog", "the grass"])
     assert masks.to_numpy().shape == (2, 48, 64)
     assert promptseg.load(whole)(photo, "dog").scores == pytest.approx(masks.scores[:1])
+
+
+def test_it_trains_on_another_device_than_the_cpu(data: Path, tmp_path: Path) -> None:
+    """The same losses there, with words, and with regions of other photos, remembered or given back by a checkpoint."""
+    recipe = _recipe(data, tmp_path, ema=None)
+    recipe = replace(recipe, options=replace(recipe.options, exemplars=1.0))
+    runs = [pocket_run.PocketRun(recipe, log=lambda _: None) for _ in range(2)]
+    other_device.moved(runs[1].model)
+    shown = 0
+    for step in range(3):
+        batch = runs[0].collate([runs[0].example(number) for number in range(4 * step, 4 * step + 4)])
+        found = []
+        with other_device.there():
+            for run, part in zip(runs, (batch, moved(batch, other_device.DEVICE)), strict=True):
+                found.append({name: other_device.here(value.detach()) for name, value in run.losses(part).items()})
+        torch.testing.assert_close(found[1], found[0])
+        shown += sum(len(photos) > 1 for photos in runs[0].bank.values())
+        if step == 1:
+            checkpoints.save(tmp_path / "bank.safetensors", tree_map(other_device.here, runs[1].state()))
+            runs[1].load_state(checkpoints.load(tmp_path / "bank.safetensors"))
+    assert shown, "some names were shown by another photo"
 
 
 def test_the_protocol_measures_every_row(data: Path, tmp_path: Path) -> None:

@@ -115,6 +115,30 @@ def test_a_full_disk_corrupts_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert checkpoints.found(tmp_path)[0].name == "checkpoint-0000020.safetensors"
 
 
+def test_a_full_disk_leaves_the_log_of_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of steps that will be taken again are left out of a draft beside it."""
+    optimise(toy_recipe(tmp_path, steps=4), ToyRun())
+    log = tmp_path / "log.jsonl"
+    written = log.read_bytes()
+    log.write_bytes(written + b'{"step": 4, "fi')
+    before, write = log.read_bytes(), Path.write_text
+
+    def fails(file: Path, text: str, **named: Any) -> int:
+        if file.name.startswith(log.name):
+            file.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, text, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", fails)
+        with pytest.raises(DataError, match=r"log\.jsonl could not be written: the disk is full"):
+            optimise(toy_recipe(tmp_path, steps=6), ToyRun(), resume=True)
+    assert log.read_bytes() == before
+    optimise(toy_recipe(tmp_path, steps=6), ToyRun(), resume=True)
+    assert log.read_bytes().startswith(written)
+    assert not list(tmp_path.glob("*.part"))
+
+
 @pytest.mark.parametrize("file", ["log.jsonl", "pictures/0000004.png", "best"])
 def test_a_disk_that_fills_up_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     """A limit on the size of files, a device that is always full, and a network that cannot be saved."""

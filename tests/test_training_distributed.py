@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ import toy_training
 from promptseg import zoo
 from promptseg.models.clipseg.run import ClipSegRun
 from promptseg.training import checkpoints
-from promptseg.training.files import read
+from promptseg.training.files import read, with_words
 from promptseg.training.loop import optimise
 from test_training_loop import figures_of
 from toy_training import WEIGHTS, ToyRun, toy_recipe
@@ -31,25 +32,33 @@ FSDP2 = {
 def _two(folder: Path, *words: str, expected: int | None = 0, **environment: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", toy_training.__file__, str(folder)]
     free = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
-    result = subprocess.run(
-        [*command, "--dropout=0", "--memory=0", *words], env={**os.environ, **free}, capture_output=True, text=True, timeout=120
-    )
+    result = subprocess.run([*command, "--memory=0", *words], env={**os.environ, **free}, capture_output=True, text=True, timeout=120)
     assert expected is None or result.returncode == expected, result.stderr[-3000:]
+
+
+def _alone(folder: Path, *words: str) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promptseg.training.loop.save_folder", toy_training.save_bare)
+        return optimise(with_words(toy_recipe(folder), words), ToyRun(dropout=0.0, memory=0.0), resume=True)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alone")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("promptseg.training.loop.save_folder", toy_training.save_bare)
-        return optimise(toy_recipe(folder, steps=8, validate_every=4), ToyRun(dropout=0.0, memory=0.0))
+    """What one process makes of eight steps."""
+    return _alone(tmp_path_factory.mktemp("alone"), "steps=8", "validate_every=4")
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory, alone: Path) -> Path:
+    """What it makes of eight more."""
+    return _alone(shutil.copytree(alone, tmp_path_factory.mktemp("longer") / "run"), "steps=16", "validate_every=4")
 
 
 @pytest.mark.parametrize(("words", "environment"), [((), {}), (("accumulate=2",), {}), ((), FSDP2)], ids=["ddp", "ddp-parts", "fsdp2"])
 def test_two_processes_are_one_with_twice_the_batch(
-    tmp_path: Path, alone: Path, words: tuple[str, ...], environment: dict[str, str]
+    tmp_path: Path, alone: Path, longer: Path, words: tuple[str, ...], environment: dict[str, str]
 ) -> None:
-    _two(tmp_path, "steps=8", "validate_every=4", *words, **environment)
+    _two(tmp_path, "steps=8", "validate_every=4", "--dropout=0", *words, **environment)
     ours, theirs = figures_of(tmp_path), figures_of(alone)
     assert [line["step"] for line in ours] == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7], "one process writes the log; two lines are of validations"
     for mine, other in zip(ours, theirs, strict=True):
@@ -59,7 +68,22 @@ def test_two_processes_are_one_with_twice_the_batch(
     for key, value in second.items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-5)
     state = checkpoints.load(checkpoints.found(tmp_path)[0])
-    assert len(state["ranks"]) == 2, "each process's generators are kept"
+    assert [_seed(rank["random"]["torch"]) for rank in state["ranks"]] == [0, 1], "each process's own generator is kept"
+    _alone(tmp_path, *words, "steps=16", "validate_every=4")
+    assert figures_of(tmp_path)[10:] == [pytest.approx(line, rel=1e-3) for line in figures_of(longer)[10:]], "one may go on alone"
+
+
+def test_what_one_began_two_go_on_with_in_shards(tmp_path: Path, alone: Path, longer: Path) -> None:
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    _two(tmp_path, "steps=16", "validate_every=4", "--dropout=0", **FSDP2)
+    assert figures_of(tmp_path)[10:] == [pytest.approx(line, rel=1e-3) for line in figures_of(longer)[10:]]
+    state = checkpoints.load(checkpoints.found(tmp_path)[0])
+    assert [_seed(rank["random"]["torch"]) for rank in state["ranks"]] == [0, 1], "the second draws for itself"
+
+
+def _seed(state: torch.Tensor) -> int:
+    """That a generator of torch began with: the first number of its state."""
+    return int(state[:8].view(torch.int64))
 
 
 @pytest.mark.parametrize("environment", [{}, FSDP2], ids=["ddp", "fsdp2"])
@@ -68,6 +92,10 @@ def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path, environ
     _two(tmp_path / "cut", "steps=8", "--die=5", expected=None, **environment)
     assert checkpoints.found(tmp_path / "cut")[0].name == "checkpoint-0000005.safetensors"
     _two(tmp_path / "cut", "steps=8", **environment)
+    states = [checkpoints.load(checkpoints.found(tmp_path / name)[0])["ranks"] for name in ("whole", "cut")]
+    drawn = [[one["random"]["torch"] for one in ranks] for ranks in states]
+    assert all(map(torch.equal, *drawn)), "both drew what they would have drawn"
+    assert not torch.equal(*drawn[0]), "and not the same"
     first, second = torch.load(tmp_path / "whole" / WEIGHTS), torch.load(tmp_path / "cut" / WEIGHTS)
     for key, value in second.items():
         assert torch.equal(first[key], value), key

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 import toy_training
 from promptseg.contracts import ParameterGroup
-from promptseg.errors import ConfigError, DataError, PromptSegError
+from promptseg.errors import ConfigError, DataError, PromptSegError, TrainingStopped
 from promptseg.training import checkpoints, recipe, recipes, train
 from promptseg.training.average import Average
 from promptseg.training.estimate import measure
 from promptseg.training.journal import LOG, PICTURES
-from promptseg.training.loop import BEST, TrainingStopped, optimise
+from promptseg.training.loop import BEST, optimise
 from promptseg.training.record import MAY_DIFFER, RECIPE
 from promptseg.training.schedules import Cosine, Warmup
 from promptseg.zoo.configs import to_plain
@@ -294,6 +294,13 @@ def test_a_begun_run_is_not_overwritten(tmp_path: Path) -> None:
         optimise(toy_recipe(tmp_path), ToyRun())
 
 
+def test_where_there_is_nothing_to_resume_a_run_begins_and_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    for steps in (2, 3):
+        optimise(toy_recipe(tmp_path, steps=steps), ToyRun(), resume=True, log=said.append)
+    assert said == [f"There is no run in {tmp_path} to go on with: one begins."]
+
+
 def test_a_run_keeps_its_recipe_and_goes_on_with_it_alone(tmp_path: Path) -> None:
     begun = toy_recipe(tmp_path, steps=6, batch_size=4, keep=2)
     optimise(begun, ToyRun())
@@ -429,6 +436,18 @@ def test_average_follows_the_weights_and_gives_them_back() -> None:
     assert copy.training
     average.put_into(copy)
     torch.testing.assert_close(copy.weight, model.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_what_is_not_averaged_is_left_as_the_last_step_made_it(dtype: torch.dtype) -> None:
+    model = nn.Linear(2, 1)
+    model.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
+    average = Average(model, 0.9)
+    with torch.no_grad():
+        model.bias.fill_(1.0)
+    average.update(model)
+    average.put_into(model)
+    assert model.bias.item() == 1
 
 
 def test_recipes_are_found_by_name() -> None:

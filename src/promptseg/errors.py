@@ -20,6 +20,7 @@ __all__ = [
     "PromptSegError",
     "PromptTruncated",
     "PromptUnread",
+    "TrainingStopped",
     "UnknownModel",
     "UnsafeFile",
     "UnsupportedPrompt",
@@ -86,6 +87,10 @@ class WeightsError(PromptSegError, ValueError):
     def __init__(self, message: str, *, missing: Sequence[str] = (), unexpected: Sequence[str] = (), misshaped: Sequence[str] = ()) -> None:
         self.missing, self.unexpected, self.misshaped = tuple(missing), tuple(unexpected), tuple(misshaped)
         super().__init__(message)
+
+
+class TrainingStopped(PromptSegError):
+    """The run was asked to stop (SIGTERM, Ctrl-C), saved its state and can be continued with ``--resume``."""
 
 
 class UnsafeFile(WeightsError):

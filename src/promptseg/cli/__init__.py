@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from .. import __version__
-from ..errors import PromptSegError
+from ..errors import PromptSegError, TrainingStopped
 from . import (
     convert,
     data,
@@ -97,6 +97,8 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
             sys.exit(WRONG_USAGE)
         _stop(debug, _usage(error), WRONG_USAGE)
+    except TrainingStopped as stopped:
+        _stop(debug, str(stopped), INTERRUPTED)
     except (PromptSegError, ImportError) as error:
         _stop(debug, str(error))
     except KeyboardInterrupt:

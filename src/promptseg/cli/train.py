@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import TrainingStopped
+
 if TYPE_CHECKING:
     from ..contracts import Recipe
     from ..training.estimate import Plan
@@ -43,7 +45,6 @@ def train(
     """
     from .. import training
     from ..training.files import read, with_words
-    from ..training.loop import TrainingStopped
 
     recipe = read(name) if name.endswith((".yaml", ".yml")) else training.recipe(name)
     recipe = with_words(_given(recipe, data=data and str(data), output=output and str(output), seed=seed), changes or [])
@@ -56,8 +57,9 @@ def train(
     try:
         with reporter(recipe.steps) if main else nullcontext() as report:
             folder = training.train(recipe, resume=resume, report=report, log=say)
-    except TrainingStopped as stopped:
-        say(str(stopped), err=True)
+    except TrainingStopped:
+        if main:
+            raise
         raise typer.Exit(INTERRUPTED) from None
     say(f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more.")
 
@@ -66,7 +68,7 @@ def _given(recipe: Recipe, **given: Any) -> Recipe:
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})
 
 
-def _nothing(line: str, err: bool = False) -> None:
+def _nothing(line: str) -> None:
     pass
 
 

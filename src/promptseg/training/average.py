@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 
 class Average:
-    """Exponential moving average of a network's floating-point state; its memory grows from a few steps to 1 / (1 - decay).
+    """Exponential moving average of a network's float32 state; its memory grows from a few steps to 1 / (1 - decay).
 
-    Buffers such as batch statistics are averaged too. Under FSDP the shards are averaged where they lie.
+    Buffers such as batch statistics are averaged too; what has another type stays as the last step left it (in half precision an average
+    would not move). Under FSDP the shards are averaged where they lie.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.count = decay, 0
-        self.shadow = {name: value.detach().clone() for name, value in model.state_dict().items() if value.is_floating_point()}
+        self.shadow = {name: value.detach().clone() for name, value in model.state_dict().items() if value.dtype == torch.float32}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -25,8 +26,7 @@ class Average:
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         current = model.state_dict()
-        names = [name for name, value in self.shadow.items() if value.dtype == torch.float32]
-        torch._foreach_lerp_([self.shadow[n] for n in names], [current[n].detach() for n in names], 1 - decay)
+        torch._foreach_lerp_(list(self.shadow.values()), [current[name].detach() for name in self.shadow], 1 - decay)
 
     @torch.no_grad()
     def put_into(self, model: nn.Module) -> None:

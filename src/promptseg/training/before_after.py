@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from ..data.photosets import AnnotatedPhoto
 from ..data.sheet import PAPER, SIDE, painted, tiled
 from ..metrics.iou import MaskIoU, intersection_union, iou
+from .checkpoints import save_text
 
 if TYPE_CHECKING:
     from ..segmenter import Segmenter
@@ -92,10 +93,14 @@ class Report:
         return "\n".join(lines)
 
     def save(self) -> None:
-        """``report.md`` and ``report.json`` in the folder."""
-        (self.folder / "report.md").write_text(f"{self}\n", encoding="utf-8")
+        """``report.md`` and ``report.json`` in the folder.
+
+        Raises:
+            DataError: they cannot be written.
+        """
+        save_text(self.folder / "report.md", f"{self}\n")
         table = {**asdict(self), "folder": str(self.folder)}
-        (self.folder / "report.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_text(self.folder / "report.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
 def _class_line(row: ClassRow) -> str:

@@ -72,16 +72,37 @@ def save(file: Path, state: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_take_out(state, tensors, ""))
-    temporary = file.with_name(file.name + ".part")
+    with replacing(file) as draft:
+        save_file(tensors, draft, metadata={"state": skeleton})
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Inside, the place of a draft; what is written there is then synced and renamed to ``file``, which is whole whatever happens.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    draft = file.with_name(file.name + ".part")
     with writing(file):
         try:
-            save_file(tensors, temporary, metadata={"state": skeleton})
-            with temporary.open("rb") as written:
+            yield draft
+            with draft.open("rb") as written:
                 os.fsync(written.fileno())
-            temporary.replace(file)
+            draft.replace(file)
             _sync_folder(file.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
+
+
+def save_text(file: Path, text: str) -> None:
+    """The same of a text, in UTF-8.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    with replacing(file) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 @contextmanager

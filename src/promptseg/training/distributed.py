@@ -137,7 +137,7 @@ class Processes:
         return {"model": weights, "optimizer": rest, **extra}
 
     def load(self, wrapped: nn.Module, optimizer: Any, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave, be it of a sharded run, whose optimiser's state has names, or of another, where it has numbers."""
         model = self._accelerator.unwrap_model(wrapped)
         if self._accelerator.scaler is not None and "scaler" in state:
             self._accelerator.scaler.load_state_dict(state["scaler"])
@@ -186,8 +186,10 @@ class Processes:
         from torch.distributed.tensor import DTensor, distribute_tensor
 
         return {
-            name: distribute_tensor(value.to(self.device), like.device_mesh, like.placements) if isinstance(like, DTensor) else value
-            for (name, value), like in zip(tensors.items(), shards.values(), strict=True)
+            name: distribute_tensor(tensors[name].to(self.device), like.device_mesh, like.placements)
+            if isinstance(like, DTensor)
+            else tensors[name]
+            for name, like in shards.items()
         }
 
 

@@ -181,7 +181,7 @@ def _kept(folder: Path) -> Settings | None:
 def _keep(folder: Path, settings: Settings, kept: Settings | None) -> None:
     """Write the settings, or compare them with those of the run that goes on."""
     if kept is None:
-        (folder / SETTINGS).write_text(json.dumps(asdict(settings), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        checkpoints.save_text(folder / SETTINGS, json.dumps(asdict(settings), indent=1, ensure_ascii=False) + "\n")
         return
     now, then = asdict(settings), asdict(kept)
     for key in (key for key in now if now[key] != then[key]):
@@ -205,7 +205,8 @@ def _reported(folder: Path, settings: Settings, parts: Parts, others: Sequence[s
         held_out=len(parts.held_out), classes=_rows(parts, first, last), others=compare_others(before, after, parts.held_out, others),
     )  # fmt: skip
     report.save()
-    sheet(before, after, parts.held_out, last.photos, parts.names).save(folder / PICTURES)
+    with checkpoints.replacing(folder / PICTURES) as draft:
+        sheet(before, after, parts.held_out, last.photos, parts.names).save(draft, "PNG")
     return report
 
 

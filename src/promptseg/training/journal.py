@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .checkpoints import writing
+from .checkpoints import save_text, writing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,7 +139,7 @@ def _forget_after(log: Path, first: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    log.write_text("".join(kept), encoding="utf-8")
+    save_text(log, "".join(kept))
 
 
 def _rounded(value: float) -> float:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Recipe
-from ..errors import ConfigError, PromptSegError
+from ..errors import ConfigError, TrainingStopped
 from ..zoo import save_folder
 from . import checkpoints, record
 from .feed import batches, lost_workers
@@ -32,10 +32,6 @@ from .step import Stepper
 Report = Callable[[int, Mapping[str, float]], None]
 BEST = "best"
 ROOM = 4  # times the size of the weights that a checkpoint takes at most: weights, two moments, average
-
-
-class TrainingStopped(PromptSegError):
-    """The run was asked to stop (SIGTERM, Ctrl-C), saved its state and can be continued with ``--resume``."""
 
 
 def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report | None = None, log: Callable[[str], None] = print) -> Path:
@@ -50,6 +46,8 @@ def optimise(recipe: Recipe, run: Run, *, resume: bool = False, report: Report |
         TrainingStopped: a signal asked for it; the state is saved.
     """
     record.prepare(recipe, resume)
+    if resume and not checkpoints.found(Path(recipe.output)):
+        log(f"There is no run in {recipe.output} to go on with: one begins.")
     torch.manual_seed(recipe.seed)
     with ExitStack() as around:
         training = Training(recipe, run, around, log)
@@ -92,6 +90,7 @@ class Training:
         saved = checkpoints.newest(self.output, log)
         if saved is None:
             checkpoints.check_room(self.output, self.run.model.state_dict(), ROOM * (self.recipe.keep + 1))
+            self._draw_alone()
             return 0
         self.processes.load(self.stepper.wrapped, self.stepper.optimizer, saved["network"])
         if self.average is not None:
@@ -102,8 +101,16 @@ class Training:
             log(f"The run was begun by {len(ranks)} processes and goes on with {self.processes.count}: alike, but not bit for bit.")
         mine = ranks[min(self.processes.rank, len(ranks) - 1)]
         self.run.load_state(mine["run"])
-        checkpoints.restore_random_state(mine["random"])
+        if self.processes.rank < len(ranks):
+            checkpoints.restore_random_state(mine["random"])
+        else:
+            self._draw_alone()
         return int(saved["step"])
+
+    def _draw_alone(self) -> None:
+        """Each process has other examples, so it draws another dropout than the first, which draws as a process without others does."""
+        if self.processes.rank:
+            torch.manual_seed(self.recipe.seed + self.processes.rank)
 
     def batches(self) -> Iterator[tuple[int, list[Any]]]:
         """The steps that are left and this process's part of each batch."""

@@ -44,11 +44,7 @@ def keep(recipe: Recipe) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    file = Path(recipe.output) / RECIPE
-    draft = file.with_name(f"{RECIPE}.part")
-    with checkpoints.writing(file):
-        draft.write_text(json.dumps(_plain(recipe), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(file)
+    checkpoints.save_text(Path(recipe.output) / RECIPE, json.dumps(_plain(recipe), indent=1, ensure_ascii=False) + "\n")
 
 
 def _plain(recipe: Recipe) -> Any:

@@ -117,16 +117,16 @@ class PocketRun(TrainingRun):
 
     def _conditions(self, data: Batch, generator: torch.Generator) -> Tensor:
         """(B, K, E): most prompts said in one of their wordings (half the time the raw name), some shown: a region of another photo."""
-        rows = []
+        rows, device = [], data.pixels.device  # words are read on the CPU, and so is what a checkpoint gave back
         for photo, asked in zip(data.photos, data.names, strict=True):
             for name in asked:
                 draw, shown, pick = torch.rand(3, generator=generator).tolist()
                 others = [key for key in self.bank.get(name, {}) if key != photo]
                 if others and shown < self.options.exemplars:
-                    rows.append(self.model.embed_region(self.bank[name][others[int(pick * len(others))]]))
+                    rows.append(self.model.embed_region(self.bank[name][others[int(pick * len(others))]].to(device)))
                 else:
                     choices = self.wordings[name]
-                    rows.append(choices[0 if draw < 0.5 else int(pick * len(choices))])
+                    rows.append(choices[0 if draw < 0.5 else int(pick * len(choices))].to(device))
         return torch.stack(rows).view(len(data.photos), -1, rows[0].shape[0])
 
     def _remember(self, data: Batch, pooled: Tensor) -> None:
@@ -142,8 +142,8 @@ class PocketRun(TrainingRun):
 
     def _alignment(self, data: Batch, pooled: Tensor) -> Tensor:
         where = data.present.nonzero().tolist()
-        target = torch.tensor([self.rows[data.names[b][k]] for b, k in where], dtype=torch.long)
-        return alignment_loss(self.model.embed_region(pooled[data.present]), self.all_names, target)
+        target = torch.tensor([self.rows[data.names[b][k]] for b, k in where], dtype=torch.long, device=pooled.device)
+        return alignment_loss(self.model.embed_region(pooled[data.present]), self.all_names.to(pooled.device), target)
 
     def pictures(self) -> Image.Image:
         """Validation photos in pairs: what the network says of the names that are there, and the truth."""
