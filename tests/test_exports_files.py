@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -336,11 +339,35 @@ def test_free_memory_is_a_sensible_number() -> None:
 
 
 @pytest.mark.parametrize(("limit", "free"), [("1000", 1000 - (900 - 600)), ("max", None)])
-def test_files_that_were_read_do_not_fill_a_container(tmp_path: Path, limit: str, free: int | None) -> None:
-    files = {"memory.max": limit, "memory.current": "900", "memory.stat": "anon 200\nfile 700\ninactive_file 600\nactive_file 100"}
-    for name, content in files.items():
-        (tmp_path / name).write_text(f"{content}\n")
+@pytest.mark.parametrize(
+    ("folder", "names", "unused"),
+    [(".", ("memory.max", "memory.current"), "inactive_file"),
+     ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file")],
+)  # fmt: skip
+def test_files_that_were_read_do_not_fill_a_container(
+    tmp_path: Path, limit: str, free: int | None, folder: str, names: tuple[str, str], unused: str
+) -> None:
+    """Control groups of version 2 and 1."""
+    group = tmp_path / folder
+    group.mkdir(exist_ok=True)
+    (group / "memory.stat").write_text(f"anon 200\nfile 700\n{unused} 600\nactive_file 100\n")
+    for name, content in zip(names, (limit, "900"), strict=True):
+        (group / name).write_text(f"{content}\n")
     assert memory._control_group(tmp_path) == free
+
+
+@pytest.mark.parametrize(("answer", "free"), [(1, 5_000_000_000), (0, None)])
+def test_windows_tells_its_free_memory(monkeypatch: pytest.MonkeyPatch, answer: int, free: int | None) -> None:
+    """As its API states it: a structure of 64 bytes that knows its own length; 0 is a failure."""
+
+    def status(where: Any) -> int:
+        raw = (ctypes.c_ubyte * 64).from_address(ctypes.addressof(where._obj))
+        assert int.from_bytes(bytes(raw[:4]), sys.byteorder) == ctypes.sizeof(where._obj) == 64
+        raw[16:24] = (5_000_000_000).to_bytes(8, sys.byteorder)
+        return answer
+
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=SimpleNamespace(GlobalMemoryStatusEx=status)), raising=False)
+    assert memory._windows() == free
 
 
 NOTHING = np.full((60, 80), -1)

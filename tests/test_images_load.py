@@ -109,6 +109,13 @@ def test_deep_colours_are_scaled_not_clipped(write: Callable[[np.ndarray], bytes
     assert np.abs(images.load(write(values)) - (values[..., :3] / 257 * alpha + 255 * (1 - alpha))).max() < 3
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_transparent_grey_lies_on_white(deep: bool) -> None:
+    greys = np.array([[0, 5, 65535 if deep else 255]], dtype=np.uint16 if deep else np.uint8)
+    shown = images.load(encoded(Image.fromarray(greys), "PNG", transparency=0))
+    assert shown[0, :, 0].tolist() == [255, 0 if deep else 5, 255]
+
+
 def test_transparency_lies_on_white() -> None:
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 3] = (0, 255, 128)

@@ -65,6 +65,7 @@ def test_boxes_have_an_inside(x0: float, y0: float, x1: float, y1: float) -> Non
     ("make", "says"),
     [
         (lambda: Text(""), "empty"),
+        (lambda: Text("a\0dog"), "zero character"),
         (lambda: Text(" \n"), "empty"),
         (lambda: Text(7), "not int"),
         (lambda: Text("caf\udce9"), "no text"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,10 +31,15 @@ FSDP2 = {
 }  # fmt: skip
 
 
-def _two(folder: Path, *words: str, expected: int | None = 0, **environment: str) -> None:
+def _launched(folder: Path, *words: str, **environment: str) -> tuple[list[str], dict[str, str]]:
+    """The command that trains in two processes, and its environment."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", toy_training.__file__, str(folder)]
-    free = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
-    result = subprocess.run([*command, "--memory=0", *words], env={**os.environ, **free}, capture_output=True, text=True, timeout=120)
+    return [*command, "--memory=0", *words], {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+
+
+def _two(folder: Path, *words: str, expected: int | None = 0, **environment: str) -> None:
+    command, free = _launched(folder, *words, **environment)
+    result = subprocess.run(command, env=free, capture_output=True, text=True, timeout=120)
     assert expected is None or result.returncode == expected, result.stderr[-3000:]
 
 
@@ -96,6 +103,27 @@ def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path, environ
     drawn = [[one["random"]["torch"] for one in ranks] for ranks in states]
     assert all(map(torch.equal, *drawn)), "both drew what they would have drawn"
     assert not torch.equal(*drawn[0]), "and not the same"
+    first, second = torch.load(tmp_path / "whole" / WEIGHTS), torch.load(tmp_path / "cut" / WEIGHTS)
+    for key, value in second.items():
+        assert torch.equal(first[key], value), key
+
+
+def test_two_processes_that_are_asked_to_stop_save_together(tmp_path: Path) -> None:
+    """The launcher passes the signal on; both end after the same step."""
+    command, free = _launched(tmp_path / "cut", "steps=300", "--pause=0.02")
+    launcher = subprocess.Popen(command, env=free, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        time.sleep(0.1)
+        if checkpoints.found(tmp_path / "cut"):
+            break
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(60) != 0
+    assert "go on with --resume" in (launcher.stderr.read() if launcher.stderr else "")
+    step = checkpoints.load(checkpoints.found(tmp_path / "cut")[0])["step"]
+    assert 0 < step < 300
+    _two(tmp_path / "cut", "steps=300")
+    assert [line["step"] for line in figures_of(tmp_path / "cut")] == list(range(300))
+    _two(tmp_path / "whole", "steps=300")
     first, second = torch.load(tmp_path / "whole" / WEIGHTS), torch.load(tmp_path / "cut" / WEIGHTS)
     for key, value in second.items():
         assert torch.equal(first[key], value), key

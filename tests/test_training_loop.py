@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -418,6 +420,22 @@ def test_a_compiled_step_is_the_same_step(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(graphs) == 1
     assert_same_weights(whole, optimise(toy_recipe(tmp_path / "cut", **changes), Compilable(), resume=True))
     assert figures_of(whole) == figures_of(tmp_path / "cut")
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None or not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists(),
+    reason="torch.compile needs a C++ compiler and Python's headers",
+)
+def test_a_step_compiled_to_machine_code_learns_the_same(tmp_path: Path) -> None:
+    """Its dropout draws otherwise; all else is the same arithmetic."""
+    whole, compiled = (
+        optimise(toy_recipe(tmp_path / str(code), steps=4, compile=code), Compilable(dropout=0.0)) for code in (False, True)
+    )  # fmt: skip
+    for line, other in zip(figures_of(whole), figures_of(compiled), strict=True):
+        assert other["fit"] == pytest.approx(line["fit"], rel=1e-4)
+    first, second = torch.load(whole / WEIGHTS), torch.load(compiled / WEIGHTS)
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=1e-4, atol=1e-5)
 
 
 def test_average_follows_the_weights_and_gives_them_back() -> None:

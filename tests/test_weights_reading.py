@@ -150,6 +150,17 @@ def test_another_dtype_is_made_without_keeping_what_is_stored(tmp_path: Path, mo
     assert_same(read_weights(path, torch.float32), tensors)
 
 
+def test_one_tensor_under_many_names_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """Tied tensors have two or three names, a hostile file any number of them."""
+    path, one = tmp_path / "tied.pt", torch.ones(500_000)
+    torch.save({str(number): one for number in range(4)}, path)
+    assert_same(read_weights(path, torch.bfloat16), {str(number): one.bfloat16() for number in range(4)})
+    torch.save({str(number): one for number in range(4000)}, path)
+    with pytest.raises(WeightsError, match="same values over and over"):
+        read_weights(path, torch.bfloat16)
+    assert len(read_weights(path)) == 4000, "views of the file take nothing"
+
+
 @pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, torch.zeros(2, 4))], ids=["script", "trace"])
 def test_torchscript_archives_give_their_state_dict(tmp_path: Path, make: Callable[[nn.Module], Any]) -> None:
     torch.manual_seed(0)

@@ -291,7 +291,10 @@ def _turn_upright(picture: Image.Image) -> Image.Image:
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Any mode -> RGB: deep greys scaled, transparency laid on white, everything else as Pillow converts it."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        return Image.fromarray(_deep_to_8bit(picture, name)).convert("RGB")
+        grey = _deep_to_8bit(picture, name)
+        if isinstance(clear := picture.info.get("transparency"), int):  # PNG: the one value that is no part of the picture
+            grey[np.asarray(picture) == clear] = 255
+        return Image.fromarray(grey).convert("RGB")
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         straight = picture.convert({"La": "LA", "RGBa": "RGBA"}.get(picture.mode, picture.mode)).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), straight).convert("RGB")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 from .errors import MemoryLimitError
 
@@ -36,18 +39,42 @@ def _available() -> int | None:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         pass
-    try:  # not Linux: the free pages where they are counted, else half of all pages
+    if sys.platform == "win32":
+        return _windows()
+    try:  # neither Linux nor Windows: the free pages where they are counted, else half of all pages
         page = os.sysconf("SC_PAGE_SIZE")
         return page * (os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else os.sysconf("SC_PHYS_PAGES") // 2)
     except (AttributeError, OSError, ValueError):
         return None
 
 
+def _windows() -> int | None:
+    """Free physical memory, as ``GlobalMemoryStatusEx`` tells it."""
+    status = _MemoryStatus(ctypes.sizeof(_MemoryStatus))
+    known = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]  # there is none elsewhere
+    return int(status.free) if known else None
+
+
+class _MemoryStatus(ctypes.Structure):
+    """``MEMORYSTATUSEX`` of the Windows API."""
+
+    _fields_: ClassVar = [
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        *((name, ctypes.c_uint64) for name in ("total", "free", "pages", "free_pages", "addresses", "free_addresses", "extended")),
+    ]
+
+
 def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """What the limit leaves; pages of files that nobody has used lately count as used, but are given up for the asking."""
+    known = [_left(root, "memory.max", "memory.current", "inactive_file")]  # version 2, then version 1
+    known.append(_left(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
+    return next((value for value in known if value is not None), None)
+
+
+def _left(group: Path, limit: str, used: str, unused: str) -> int | None:
     try:
-        pages = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        used = int((root / "memory.current").read_text()) - int(pages.get("inactive_file", 0))
-        return int((root / "memory.max").read_text()) - used
+        pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int((group / limit).read_text()) - int((group / used).read_text()) + int(pages.get(unused, 0))
     except (OSError, ValueError):  # no such group, or "max": no limit
         return None

@@ -33,7 +33,8 @@ class Text:
     templates the phrase is encoded verbatim (CLIPSeg code; section 3 of the paper uses templates in training only).
 
     Raises:
-        PromptError: the phrase is empty, not a string or no valid Unicode, or a template does not hold exactly one ``{}``.
+        PromptError: the phrase is empty, not a string, no valid Unicode or holds a zero character, or a template does not hold exactly
+            one ``{}``.
     """
 
     text: str
@@ -46,6 +47,8 @@ class Text:
             raise PromptError("The text prompt is empty; say what to look for, such as 'a dog'.")
         if any("\ud800" <= character <= "\udfff" for character in self.text):
             raise PromptError(f"{self.text!r} holds bytes that are no text (lone surrogates); give the phrase in UTF-8.")
+        if "\0" in self.text:
+            raise PromptError(f"{self.text!r} holds a zero character, which no file keeps; leave it out.")
         object.__setattr__(self, "templates", tuple(self.templates))
         for template in self.templates:
             if template.count("{}") != 1:

@@ -22,6 +22,7 @@ SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # Hugging Face
 INDEX_FILES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 MAX_ATTRIBUTES: Final = 100_000  # of all modules of a TorchScript archive; CLIP's largest have some ten thousand
 MAX_NAME: Final = 1000  # characters
+MAX_TIED: Final = 8  # times the size of its file that a checkpoint may take; tied tensors have several names
 CLASS: Final = re.compile(r"^class (\w+)\(Module\):\n((?:  __\w+__ = \[[^\]\n]*\]\n)+)", re.MULTILINE)
 
 
@@ -72,11 +73,15 @@ def _read_archive(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
     archive = open_archive(path)
     scripted = isinstance(archive.root, Placeholder) and archive.root.of.startswith("__torch__.")
     result: dict[str, Tensor] = {}
+    left = MAX_TIED * max(path.stat().st_size, 1_000_000)
     for name, view in _module_tensors(archive) if scripted else _named_tensors(archive):
         stored = archive.tensor(view)
         result[name] = _converted(stored, dtype)
         if result[name] is not stored:
             archive.forget()
+            left -= stored.nbytes
+            if left < 0:
+                raise WeightsError("It names the same values over and over, beyond what any network ties. Get it again, from its authors.")
     return result
 
 
