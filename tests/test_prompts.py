@@ -16,7 +16,7 @@ from promptseg.errors import PromptError
 from promptseg.prompts import Blend, Box, Classes, Exemplar, MaskPrompt, Points, Prompt, Scribble, Text, as_prompts, describe
 
 PHOTO = np.zeros((4, 6, 3), np.uint8)
-words = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip)
 numbers = st.floats(-1e6, 1e6)
 points = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=5)
 texts = st.builds(Text, words, st.lists(words.map(lambda word: word.replace("{", "").replace("}", "") + "{}"), max_size=2))
