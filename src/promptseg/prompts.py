@@ -48,7 +48,7 @@ class Text:
         if any("\ud800" <= character <= "\udfff" for character in self.text):
             raise PromptError(f"{self.text!r} holds bytes that are no text (lone surrogates); give the phrase in UTF-8.")
         if "\0" in self.text:
-            raise PromptError(f"{self.text!r} holds a zero character, which no file keeps; leave it out.")
+            raise PromptError(f"{self.text!r} holds a zero character, which a saved .npz would lose; leave it out.")
         object.__setattr__(self, "templates", tuple(self.templates))
         for template in self.templates:
             if template.count("{}") != 1:
