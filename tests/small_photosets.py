@@ -30,8 +30,11 @@ def write(root: Path) -> Path:
     for index in range(3):
         _photo(root / "imagenet" / "images" / f"n{index}.jpg", index)[0]
     (root / "imagenet_names.csv").write_text("wnid,name\nn0,tench\nn1,goldfish\nn2,great white shark\n")
-    (root / "flickr8k").mkdir()
-    (root / "flickr8k" / "captions.csv").write_text("image,caption\n" + "".join(f"{i}.jpg,A dog on the grass .\n" for i in range(6)))
+    (root / "flickr8k" / "images").mkdir(parents=True)
+    for index in range(6):
+        _photo(root / "flickr8k" / "images" / f"{index}.jpg", index)
+    captions = (f"{index}.jpg,{said}\n" for index in range(6) for said in ("A dog on the grass .", "Two dogs ."))
+    (root / "flickr8k" / "captions.csv").write_text("image,caption\n" + "".join(captions))
     return root
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ import small_pocket
 from promptseg.contracts import Recipe
 from promptseg.data import photosets
 from promptseg.data.asked_crops import Batch, collate
+from promptseg.data.captions import Captioned
+from promptseg.errors import ConfigError
 from promptseg.evaluation import Pocket, evaluate
 from promptseg.evaluation.pocket import exemplars_of
-from promptseg.models.pocket import recipes
+from promptseg.models.pocket import recipes, start
 from promptseg.models.pocket import run as pocket_run
 from promptseg.models.pocket.batches import Examples
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
@@ -46,9 +49,9 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _recipe(data: Path, output: Path, **changes: Any) -> Recipe:
-    options = replace(recipes.pocket().options, config=small_pocket.CONFIG, size=64, first_steps=0, prompts=4)
+    options = replace(recipes.first().options, config=small_pocket.CONFIG, size=64, first_steps=0, prompts=4)
     values = {"steps": 4, "batch_size": 4, "save_every_s": 0.0, "schedule": Cosine(), **changes}
-    return replace(recipes.pocket(), data=str(data), output=str(output), options=options, **values)
+    return replace(recipes.first(), data=str(data), output=str(output), options=options, **values)
 
 
 class StoppedError(Exception):
@@ -79,6 +82,56 @@ def test_a_stopped_run_resumes_bit_for_bit_and_loads(data: Path, tmp_path: Path)
     masks = segmenter(photo, ["dog", "the grass"])
     assert masks.to_numpy().shape == (2, 48, 64)
     assert promptseg.load(whole)(photo, "dog").scores == pytest.approx(masks.scores[:1])
+
+
+def test_a_second_training_goes_on_from_the_first_with_what_that_one_finds(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People and dogs that captions speak of; weights, words and all else of the first network."""
+    folder = train(_recipe(data, tmp_path / "first", steps=1), log=lambda line: None)
+    monkeypatch.setattr(start, "SCORE", 0.0)
+    monkeypatch.setattr(start, "SURE", 0.0)
+    options = {"start": str(folder), "shares": recipes.pocket().options.shares}
+    recipe = _recipe(data, tmp_path / "second", steps=1)
+    recipe = replace(recipe, options=replace(recipe.options, **options))
+    run = pocket_run.PocketRun(recipe, log=lambda _: None)
+    for name, value in promptseg.load(folder, precision="float32").model.state_dict().items():
+        assert torch.equal(run.model.state_dict()[name], value), name
+    found = [photo for photo in run.examples.photos if photo.source == "flickr8k"]
+    assert [photo.id for photo in found] == [str(index) for index in range(6) if not photosets.is_validation(str(index))]
+    assert all((photo.names, photo.absent) == (("dog",), ("person",)) for photo in found)
+    assert (train(recipe, log=lambda line: None) / "model.safetensors").is_file()
+    with pytest.raises(ConfigError, match="promptseg train pocket/first"):
+        pocket_run.PocketRun(replace(recipe, options=replace(recipe.options, start=str(tmp_path / "nowhere"))), log=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("captions", "level", "score", "names"),
+    [
+        (("A man runs .", "Somebody outside .", "A dog .", "His dogs ."), 0.9, 0.9, ("person", "dog")),
+        (("A man runs .", "A boy .", "The sea ."), 0.9, 0.9, ("person",)),
+        (("A man runs .", "The sea ."), 0.9, 0.9, None),  # one caption may be wrong
+        (("The sea .", "Waves ."), 0.9, 0.9, None),
+        (("A man runs .", "A boy ."), 0.5, 0.9, None),  # sure of nothing
+        (("A man runs .", "A boy ."), 0.9, 0.7, None),
+    ],
+)
+def test_what_captions_say_is_taken_where_the_network_is_sure(
+    captions: tuple[str, ...], level: float, score: float, names: tuple[str, ...] | None, data: Path
+) -> None:
+    shown = Captioned("0", data / "flickr8k" / "images" / "0.jpg", captions)
+    maps = np.zeros((48, 64), np.float32)
+    maps[:10], maps[10:20] = level, 0.4
+
+    def answer(photo: np.ndarray, wanted: list[str]) -> list[Any]:
+        return [SimpleNamespace(probabilities=maps, score=score) for _ in wanted]
+
+    found = start.labelled([shown], answer)  # type: ignore[arg-type]
+    assert [photo.names for photo in found] == ([] if names is None else [names])
+    for photo in found:
+        assert photo.masks[0].float().mean() == pytest.approx(10 / 48)
+        assert photo.unknown.float().mean() == pytest.approx(10 / 48)
+        assert photo.absent == tuple(name for name in start.SAID if name not in photo.names)
 
 
 def test_it_trains_on_another_device_than_the_cpu(data: Path, tmp_path: Path) -> None:
@@ -123,7 +176,7 @@ def examples(data: Path) -> Examples:
         name: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0)
         for name in sorted(names | {*ELSEWHERE, *RARE_WITH_PEOPLE})
     }
-    shares = recipes.pocket().options.shares
+    shares = recipes.first().options.shares
     return Examples(photos, shares, vectors, size=96, first_size=64, first_steps=30, batch_size=6, prompts=5, paste=0.5, seed=0)
 
 
@@ -142,7 +195,7 @@ def test_an_example_depends_on_its_number_alone(examples: Examples) -> None:
 def test_crops_grow_and_photos_come_in_the_stated_shares(examples: Examples) -> None:
     assert [_batch(examples, step).pixels.shape[-1] for step in (29, 30)] == [64, 96]
     drawn = Counter(photo.source for photo in (examples.photo(number) for number in range(3000)))
-    expected = {photo.source: recipes.pocket().options.shares[photo.source] for photo in examples.photos}
+    expected = {photo.source: recipes.first().options.shares[photo.source] for photo in examples.photos}
     for source, share in expected.items():
         assert drawn[source] / 3000 == pytest.approx(share / sum(expected.values()), abs=0.12)
 

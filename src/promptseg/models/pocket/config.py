@@ -23,12 +23,12 @@ class PocketConfig:
     width: int = 128  # decoder channels at stride 16; half at stride 8, a quarter at stride 4
     heads: int = 8  # learned similarity maps
     blocks: int = 3  # at stride 16, per prompt
-    second_look: float = 0.75  # size, in parts of the first, of a second look at the mirrored photo; 0: none
+    second_look: float = 0.0  # size, in parts of the first, of a second look at the mirrored photo; 0: none
     film: bool = True
     similarity: bool = True
     preprocess: Preprocess = field(
         default_factory=lambda: Preprocess(
-            size=448, fit="native", antialias=True, multiple=32, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+            size=576, fit="native", antialias=True, multiple=32, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
         )  # (x - 127) / 128: what the tower was pretrained with
     )
 

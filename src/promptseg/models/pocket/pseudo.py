@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...data.asked_crops import TrainingPhoto
 from ...nn.efficientnet import EfficientNetLite
@@ -26,7 +26,7 @@ SURE, NOT = 0.5, 0.2  # of the largest activation
 
 @torch.inference_mode()
 def pseudo_labelled(
-    photos: Sequence[tuple[Path, str]], tower: EfficientNetLite, classifier: nn.Linear, mean: Sequence[float], std: Sequence[float]
+    photos: Sequence[tuple[Path, str]], tower: EfficientNetLite, weight: Tensor, bias: Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> list[TrainingPhoto]:
     """Photos in the standard order of the classes -> training photos; those that the classifier does not recognise (top 5) are left out."""
     shift, scale = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
@@ -36,7 +36,7 @@ def pseudo_labelled(
         images = [_read(path) for path, _ in part]
         squares = [F.interpolate(image[None].float() / 255, size=(SIDE, SIDE), mode="bilinear", antialias=True) for image in images]
         head = tower(((torch.cat(squares) - shift) / scale).contiguous(memory_format=torch.channels_last))[-1]
-        evidence = F.conv2d(head, classifier.weight[:, :, None, None], classifier.bias)
+        evidence = F.conv2d(head, weight[:, :, None, None], bias)
         recognised = evidence.mean((2, 3)).topk(min(5, evidence.shape[1])).indices.tolist()
         for offset, (path, name) in enumerate(part):
             if start + offset in recognised[offset]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from ...contracts import Recipe
 from ...data import photosets
 from ...data.asked_crops import Batch, Example, TrainingPhoto, collate
+from ...data.captions import captioned_photos
 from ...errors import DataError
 from ...nn.efficientnet_config import HEAD
 from ...training import checkpoints
@@ -28,6 +28,7 @@ from .photos import in_memory
 from .pictures import answers
 from .pseudo import pseudo_labelled
 from .recipes import PocketOptions
+from .start import SAID, first_network, labelled
 from .vocabulary import ELSEWHERE, PLAIN_NAMES, RARE_WITH_PEOPLE, SYNONYMS, wordings
 
 START = "start-seed{}.safetensors"  # the network before its first step
@@ -70,14 +71,22 @@ class PocketRun(TrainingRun):
         class_names = [name for _, name in named]
         denied = {*ELSEWHERE, *RARE_WITH_PEOPLE}
         names = sorted({name for photo in photos for name in (*photo.names, *photo.absent)} | {*class_names, *PLAIN_NAMES} | denied)
-        start = Path(recipe.output) / START.format(recipe.seed)
-        if not start.exists():
-            model = starting_network(options, class_names, names, _captions(root / "flickr8k"), recipe.seed, log)
-            _keep(model, start)
-        self.model = _begun(options, start)
-        preprocess = self.model.config.preprocess
-        photos += pseudo_labelled(named, self.model.tower, self.model.classifier, preprocess.mean, preprocess.std)
-        log(f"data: {len(photos)} photographs in memory, {sum(photo.source == 'imagenet' for photo in photos)} with pseudo-masks")
+        said = [photo for photo in captioned_photos(root / "flickr8k") if not photosets.is_validation(Path(photo.id).stem)]
+        tower, weight, bias = efficientnet(options.config.variant)
+        preprocess = options.config.preprocess
+        photos += pseudo_labelled(named, tower, weight, bias, preprocess.mean, preprocess.std)
+        if options.start is None:
+            start = Path(recipe.output) / START.format(recipe.seed)
+            if not start.exists():
+                captions = [caption for photo in said for caption in photo.captions]
+                _keep(starting_network(options, class_names, names, captions, recipe.seed, log), start)
+            self.model = _begun(options, checkpoints.load(start))
+        else:
+            before = first_network(options.start)
+            self.model = _begun(options, before.model.state_dict())
+            log(f"looking for {', '.join(SAID)} on {len(said)} captioned photographs")
+            photos += labelled(said, before)
+        log(f"data: {len(photos)} photographs in memory, {len(photos) - len(annotated)} with pseudo-masks")
         self._words(names)
         self.examples = _examples(photos, self.vectors, recipe, options)
         self.bank: dict[str, dict[str, Tensor]] = {}  # name -> photo -> pooled features, as last seen
@@ -184,20 +193,10 @@ def _keep(model: Model, start: Path) -> None:
     checkpoints.save(start, model.state_dict())
 
 
-def _begun(options: PocketOptions, start: Path) -> Model:
-    """The starting network that `_keep` wrote."""
+def _begun(options: PocketOptions, weights: Mapping[str, Tensor]) -> Model:
+    """The network with these weights, as training wants it."""
     model = Model(options.config)
-    model.load_state_dict(checkpoints.load(start))
+    model.load_state_dict(weights)
     # channels last: depthwise convolutions train three times as fast on CPUs
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     return model.eval()
-
-
-def _captions(root: Path) -> list[str]:
-    """Captions of the training photos (by the split rule), in file order."""
-    try:
-        with (root / "captions.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))[1:]
-    except OSError as error:
-        raise DataError(f"{root} has no readable captions.csv: {error.strerror}.") from None
-    return [row[1] for row in rows if not photosets.is_validation(Path(row[0]).stem)]
