@@ -50,9 +50,9 @@ def pocket() -> Recipe:
     """
     base = first()
     shares = {"coco": 0.34, "msrc": 0.19, "coco_person": 0.28, "camvid": 0.01, "ccp": 0.05, "imagenet": 0.05, "flickr8k": 0.08}
-    options = PocketOptions(size=384, first_size=384, first_steps=0, shares=shares, start=base.output)
+    options = PocketOptions(size=448, first_size=384, first_steps=2500, shares=shares, start=base.output)
     return replace(
-        base, name="pocket", output="runs/pocket", steps=3600, batch_size=4, lr=5e-4,
+        base, name="pocket", output="runs/pocket", steps=3400, batch_size=4, lr=5e-4,
         schedule=Warmup(steps=59, start=0.0167, hold=1), options=options,
     )  # fmt: skip
 
