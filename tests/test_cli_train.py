@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import small_pocket
 from command_line import Cli
 from promptseg.cli.train import _duration, reporter
 from promptseg.errors import TrainingStopped
+from promptseg.models.pocket import recipes, start
 from promptseg.training import finetuning, loop
 
 SIZES = ("variant", "width", "heads", "blocks", "classes", "text_width", "pieces", "piece_bytes")
 CONFIG = {key: getattr(small_pocket.CONFIG, key) for key in SIZES}
 RECIPE = f"""\
-base: pocket
+base: pocket/first
 steps: 3
 batch_size: 4
 save_every_s: 0
@@ -62,6 +64,26 @@ def test_a_file_is_trained_and_what_comes_out_loads(cli: Cli, file: Path, data: 
     code, _, err = cli("train", str(file), "--data", str(data), "--output", str(tmp_path / "out"))
     assert code == 1
     assert "--resume" in err
+
+
+def test_a_training_that_builds_on_another_has_that_first(
+    cli: Cli, file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "SCORE", 0.0)
+    base = recipes.first()
+    small = replace(base.options, size=64, first_steps=0, prompts=4)
+    monkeypatch.setattr(recipes, "first", lambda: replace(base, steps=2, batch_size=4, options=small))
+    file.write_text(RECIPE.replace("base: pocket/first", "base: pocket"), encoding="utf-8")
+    words = ("train", str(file), "options.first_size=64", "--data", str(data), "--output", str(tmp_path / "out"))
+    code, out, err = cli(*words, "--dry-run")
+    assert code == 0, err
+    assert "2 steps of 4: about a minute" in out
+    assert "Then mine: 3 steps of 4" in out
+    code, out, err = cli(*words)
+    assert code == 0, err
+    said = [line.partition(" from ")[0] for line in out.splitlines() if " steps of " in line]
+    assert said == ["pocket/first: 2 steps of 4", "mine: 3 steps of 4"]
+    assert promptseg.load(tmp_path / "out" / "first").card.config.preprocess.size == 448
 
 
 def test_a_dry_run_shows_what_it_would_take_and_trains_nothing(cli: Cli, file: Path, data: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from promptseg.models.pocket.batches import Examples
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
 from promptseg.models.pocket.photos import DISTINCT, _with_riders, in_memory
 from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, wordings
-from promptseg.training import checkpoints, train
+from promptseg.training import checkpoints, stages, train
 from promptseg.training.distributed import moved
 from promptseg.training.schedules import Cosine
 
@@ -87,22 +87,29 @@ def test_a_stopped_run_resumes_bit_for_bit_and_loads(data: Path, tmp_path: Path)
 def test_a_second_training_goes_on_from_the_first_with_what_that_one_finds(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """People and dogs that captions speak of; weights, words and all else of the first network."""
-    folder = train(_recipe(data, tmp_path / "first", steps=1), log=lambda line: None)
+    """People and dogs that captions speak of; weights, words and all else of the first network, which is trained unless it is there."""
+    small = _recipe(data, tmp_path, steps=1)
+    monkeypatch.setattr(recipes, "first", lambda: small)
     monkeypatch.setattr(start, "SCORE", 0.0)
     monkeypatch.setattr(start, "SURE", 0.0)
-    options = {"start": str(folder), "shares": recipes.pocket().options.shares}
-    recipe = _recipe(data, tmp_path / "second", steps=1)
-    recipe = replace(recipe, options=replace(recipe.options, **options))
+    recipe = replace(small, options=replace(small.options, first="first", shares=recipes.pocket().options.shares))
+    with pytest.raises(ConfigError, match="promptseg train pocket/first"):
+        pocket_run.PocketRun(recipe, log=lambda _: None)
+    assert [stage.output for stage in stages(recipe)] == [str(tmp_path / "first"), str(tmp_path)]
+    seen: list[int] = []
+    assert (train(recipe, report=lambda step, _: seen.append(step), log=lambda line: None) / "model.safetensors").is_file()
+    assert seen == [0, 0]
+    assert stages(recipe) == [recipe], "the first is done"
+    folder = tmp_path / "first"
     run = pocket_run.PocketRun(recipe, log=lambda _: None)
     for name, value in promptseg.load(folder, precision="float32").model.state_dict().items():
         assert torch.equal(run.model.state_dict()[name], value), name
     found = [photo for photo in run.examples.photos if photo.source == "flickr8k"]
     assert [photo.id for photo in found] == [str(index) for index in range(6) if not photosets.is_validation(str(index))]
     assert all((photo.names, photo.absent) == (("dog",), ("person",)) for photo in found)
-    assert (train(recipe, log=lambda line: None) / "model.safetensors").is_file()
-    with pytest.raises(ConfigError, match="promptseg train pocket/first"):
-        pocket_run.PocketRun(replace(recipe, options=replace(recipe.options, start=str(tmp_path / "nowhere"))), log=lambda _: None)
+    other = replace(recipe.options, config=replace(recipe.options.config, blocks=2))
+    with pytest.raises(ConfigError, match="another form"):
+        pocket_run.PocketRun(replace(recipe, options=other), log=lambda _: None)
 
 
 @pytest.mark.parametrize(

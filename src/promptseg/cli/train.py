@@ -45,18 +45,25 @@ def train(
     """
     from .. import training
     from ..training.files import read, with_words
+    from ..training.record import prepare
 
     recipe = read(name) if name.endswith((".yaml", ".yml")) else training.recipe(name)
     recipe = with_words(_given(recipe, data=data and str(data), output=output and str(output), seed=seed), changes or [])
+    following = training.stages(recipe)
     if dry_run:
-        _show(training.plan(recipe, log=_quiet))
+        _show(training.plan(following[0], log=_quiet))
+        for stage in following[1:]:
+            typer.echo(f"Then {stage.name}: {stage.steps} steps of {stage.batch_size}, which go on from its result.")
         return
     main = os.environ.get("RANK", "0") == "0"  # as torchrun and accelerate number their processes; one of them speaks
     say = typer.echo if main else _nothing
-    say(f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} from {recipe.data} to {recipe.output}")
+    prepare(recipe, resume)  # complain before an earlier training, not after
     try:
-        with reporter(recipe.steps) if main else nullcontext() as report:
-            folder = training.train(recipe, resume=resume, report=report, log=say)
+        for stage in following:
+            say(f"{stage.name}: {stage.steps} steps of {stage.batch_size} from {stage.data} to {stage.output}")
+            with reporter(stage.steps) if main else nullcontext() as report:
+                goes_on = resume if stage is recipe else training.begun(stage)
+                folder = training.train(stage, resume=goes_on, report=report, log=say)
     except TrainingStopped:
         if main:
             raise

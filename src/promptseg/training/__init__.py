@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .finetuning import finetune
     from .run import Run
 
-__all__ = ["finetune", "plan", "recipe", "recipes", "train"]
+__all__ = ["begun", "finetune", "plan", "recipe", "recipes", "stages", "train"]
 
 
 def recipes() -> dict[str, Callable[[], Recipe]]:
@@ -46,6 +46,7 @@ def train(
     """Train as the recipe says -> the checkpoint folder, which `promptseg.load` takes.
 
     ``report(step, figures)`` follows every step, ``log(line)`` tells of the preparation. An interrupted run continues with ``resume``.
+    A training on whose result this one builds (`stages`) comes first, and goes on where it stopped, unless it is done.
 
     Raises:
         DataError: the data is not where the recipe says, or the output folder cannot be used.
@@ -58,7 +59,25 @@ def train(
     from .record import prepare
 
     prepare(recipe, resume)  # complain before minutes of preparation, not after
+    for stage in stages(recipe)[:-1]:
+        train(stage, resume=begun(stage), report=report, log=log)
     return optimise(recipe, _run(recipe, log), resume=resume, report=report, log=log)
+
+
+def stages(recipe: Recipe) -> list[Recipe]:
+    """The trainings that lead to a recipe's result, in order, the recipe last; without those that are done."""
+    from ..zoo.checkpoints import WEIGHTS_FILE
+
+    earlier: Recipe | None = getattr(_package(recipe), "earlier", lambda recipe: None)(recipe)
+    done = earlier is None or (Path(earlier.output) / WEIGHTS_FILE).is_file()
+    return [recipe] if earlier is None or done else [*stages(earlier), recipe]
+
+
+def begun(recipe: Recipe) -> bool:
+    """Whether there is a run to go on with in the recipe's output."""
+    from .checkpoints import found
+
+    return bool(found(Path(recipe.output)))
 
 
 def plan(recipe: Recipe, log: Callable[[str], None] = print) -> Plan:
@@ -73,11 +92,16 @@ def plan(recipe: Recipe, log: Callable[[str], None] = print) -> Plan:
 
 
 def _run(recipe: Recipe, log: Callable[[str], None]) -> Run:
+    run: Run = _package(recipe).Run(recipe, log)
+    return run
+
+
+def _package(recipe: Recipe) -> Any:
+    """The family's."""
     from ..models import family
     from ..zoo import card
 
-    run: Run = family(card(recipe.card).family).Run(recipe, log)
-    return run
+    return family(card(recipe.card).family)
 
 
 def __getattr__(name: str) -> Any:

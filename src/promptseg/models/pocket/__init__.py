@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...contracts import Rename, Rule
 from .cards import CARDS
 from .config import PocketConfig
-from .recipes import RECIPES
+from .recipes import RECIPES, earlier
 
 if TYPE_CHECKING:
     from .finetune import PRESETS, FineTune
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .run import PocketRun as Run
     from .store import pack, unpack
 
-__all__ = ["CARDS", "LAYOUTS", "PRESETS", "RECIPES", "FineTune", "Model", "PocketConfig", "Run", "pack", "unpack"]
+__all__ = ["CARDS", "LAYOUTS", "PRESETS", "RECIPES", "FineTune", "Model", "PocketConfig", "Run", "earlier", "pack", "unpack"]
 
 _OWN_NAMES: tuple[Rule, ...] = (Rename("{name}", "{name}"),)
 LAYOUTS: Mapping[str, tuple[Rule, ...]] = {"official": _OWN_NAMES, "hf": _OWN_NAMES}  # published in our own folder, the Hub's layout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ...contracts import ParameterGroup, Recipe
 from ...training.schedules import Warmup
@@ -24,7 +25,7 @@ class PocketOptions:
     shares: Mapping[str, float] = field(  # of each set among the photos drawn
         default_factory=lambda: {"coco": 0.38, "msrc": 0.19, "coco_person": 0.3, "camvid": 0.01, "ccp": 0.06, "imagenet": 0.06}
     )
-    start: str | None = None  # folder of the network to go on from, which also labels captioned photos; None: pretrained towers
+    first: str | None = None  # folder in the output: of the training to go on from, which also labels captioned photos; None: no such
     losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "alignment": 0.1})
 
 
@@ -50,10 +51,22 @@ def pocket() -> Recipe:
     """
     base = first()
     shares = {"coco": 0.34, "msrc": 0.19, "coco_person": 0.28, "camvid": 0.01, "ccp": 0.05, "imagenet": 0.05, "flickr8k": 0.08}
-    options = PocketOptions(size=448, first_size=384, first_steps=2500, shares=shares, start=base.output)
+    options = PocketOptions(size=448, first_size=384, first_steps=2500, shares=shares, first="first")
     return replace(
         base, name="pocket", output="runs/pocket", steps=3400, batch_size=4, lr=5e-4,
         schedule=Warmup(steps=59, start=0.0167, hold=1), options=options,
+    )  # fmt: skip
+
+
+def earlier(recipe: Recipe) -> Recipe | None:
+    """The training that a recipe goes on from, of a network of the same form; None: it begins with pretrained towers."""
+    base, options = first(), recipe.options
+    if options.first is None:
+        return None
+    same = {"second_look": base.options.config.second_look, "preprocess": base.options.config.preprocess}
+    return replace(
+        base, data=recipe.data, output=str(Path(recipe.output) / options.first), seed=recipe.seed, workers=recipe.workers,
+        save_every_s=recipe.save_every_s, options=replace(base.options, config=replace(options.config, **same)),
     )  # fmt: skip
 
 

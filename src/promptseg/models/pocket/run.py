@@ -75,14 +75,14 @@ class PocketRun(TrainingRun):
         tower, weight, bias = efficientnet(options.config.variant)
         preprocess = options.config.preprocess
         photos += pseudo_labelled(named, tower, weight, bias, preprocess.mean, preprocess.std)
-        if options.start is None:
+        if options.first is None:
             start = Path(recipe.output) / START.format(recipe.seed)
             if not start.exists():
                 captions = [caption for photo in said for caption in photo.captions]
                 _keep(starting_network(options, class_names, names, captions, recipe.seed, log), start)
             self.model = _begun(options, checkpoints.load(start))
         else:
-            before = first_network(options.start)
+            before = first_network(Path(recipe.output) / options.first, options.config)
             self.model = _begun(options, before.model.state_dict())
             log(f"looking for {', '.join(SAID)} on {len(said)} captioned photographs")
             photos += labelled(said, before)

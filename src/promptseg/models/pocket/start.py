@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from ...data.asked_crops import TrainingPhoto
 from ...data.captions import Captioned
 from ...errors import ConfigError
 from ...segmenter import Segmenter, load
-from .network import Model
+from .config import PocketConfig
 
 SURE, NOT = 0.6, 0.3  # probability of a pixel
 SCORE, SMALLEST = 0.8, 0.004  # of a mask that is taken: its score and its share of the photo
@@ -34,20 +35,19 @@ _PEOPLE = """
 SAID: Mapping[str, frozenset[str]] = {"person": frozenset(_PEOPLE.split()), "dog": frozenset({"dog", "dogs", "puppy", "puppies"})}
 
 
-def first_network(place: str) -> Segmenter:
-    """The trained network in a folder, or `pocket` by its name.
+def first_network(folder: Path, config: PocketConfig) -> Segmenter:
+    """The network that the first training left in a folder.
 
     Raises:
-        ConfigError: there is none, or of another family.
+        ConfigError: there is none, or one of another form.
+        WeightsError: it cannot be read.
     """
-    if place != "pocket" and not Path(place).exists():
-        raise ConfigError(
-            f"options.start: {place} is not there. Train it first, `promptseg train pocket/first --output {place} --data ROOT`, or go on "
-            "from the embedded weights: options.start=pocket."
-        )
-    found = load(place, device="cpu", precision="float32")
-    if not isinstance(found.model, Model):
-        raise ConfigError(f"options.start: {place} holds a network of the family {found.card.family}, not pocket.")
+    if not folder.exists():
+        raise ConfigError(f"options.first: {folder} is not there yet. Train it first: `promptseg train pocket/first --output {folder}`.")
+    found = load(str(folder), device="cpu", precision="float32")
+    own = getattr(found.model, "config", None)
+    if not isinstance(own, PocketConfig) or replace(own, second_look=config.second_look, preprocess=config.preprocess) != config:
+        raise ConfigError(f"options.first: the network in {folder} is of another form than options.config asks for. Train it anew.")
     return found
 
 
