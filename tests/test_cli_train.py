@@ -72,8 +72,8 @@ def test_a_training_that_builds_on_another_has_that_first(
     monkeypatch.setattr(start, "SCORE", 0.0)
     base = recipes.first()
     small = replace(base.options, size=64, first_steps=0, prompts=4)
-    monkeypatch.setattr(recipes, "first", lambda: replace(base, steps=2, batch_size=4, options=small))
-    file.write_text(RECIPE.replace("base: pocket/first", "base: pocket"), encoding="utf-8")
+    monkeypatch.setitem(recipes.RECIPES, "pocket/first", lambda: replace(base, steps=2, batch_size=4, options=small))
+    file.write_text(RECIPE.replace("base: pocket/first", "base: pocket/second"), encoding="utf-8")
     words = ("train", str(file), "options.first_size=64", "--data", str(data), "--output", str(tmp_path / "out"))
     code, out, err = cli(*words, "--dry-run")
     assert code == 0, err

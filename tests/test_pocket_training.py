@@ -84,32 +84,47 @@ def test_a_stopped_run_resumes_bit_for_bit_and_loads(data: Path, tmp_path: Path)
     assert promptseg.load(whole)(photo, "dog").scores == pytest.approx(masks.scores[:1])
 
 
-def test_a_second_training_goes_on_from_the_first_with_what_that_one_finds(
+def test_a_further_training_goes_on_from_the_one_before_with_what_that_one_finds(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """People and dogs that captions speak of; weights, words and all else of the first network, which is trained unless it is there."""
+    """People and dogs that captions speak of; weights, words and all else of the network before, which is trained unless it is there."""
     small = _recipe(data, tmp_path, steps=1)
-    monkeypatch.setattr(recipes, "first", lambda: small)
+    shares = recipes.second().options.shares
+    further = replace(small, name="pocket/further", options=replace(small.options, after="pocket/first", shares=shares), seed=3)
+    monkeypatch.setitem(recipes.RECIPES, "pocket/first", lambda: small)
+    monkeypatch.setitem(recipes.RECIPES, "pocket/further", lambda: further)
     monkeypatch.setattr(start, "SCORE", 0.0)
     monkeypatch.setattr(start, "SURE", 0.0)
-    recipe = replace(small, options=replace(small.options, first="first", shares=recipes.pocket().options.shares))
-    with pytest.raises(ConfigError, match="promptseg train pocket/first"):
+    options = replace(further.options, after="pocket/further", kept=0.25)
+    recipe = replace(further, options=options, seed=1)
+    with pytest.raises(ConfigError, match="promptseg train pocket/further"):
         pocket_run.PocketRun(recipe, log=lambda _: None)
-    assert [stage.output for stage in stages(recipe)] == [str(tmp_path / "first"), str(tmp_path)]
+    folder = tmp_path / "further"
+    assert [(Path(stage.output), stage.seed) for stage in stages(recipe)] == [(folder / "first", 0), (folder, 0), (tmp_path, 1)]
     seen: list[int] = []
     assert (train(recipe, report=lambda step, _: seen.append(step), log=lambda line: None) / "model.safetensors").is_file()
-    assert seen == [0, 0]
-    assert stages(recipe) == [recipe], "the first is done"
-    folder = tmp_path / "first"
+    assert seen == [0, 0, 0]
+    assert stages(recipe) == [recipe], "the others are done"
     run = pocket_run.PocketRun(recipe, log=lambda _: None)
-    for name, value in promptseg.load(folder, precision="float32").model.state_dict().items():
+    before = promptseg.load(folder, precision="float32").model.state_dict()
+    for name, value in before.items():
         assert torch.equal(run.model.state_dict()[name], value), name
     found = [photo for photo in run.examples.photos if photo.source == "flickr8k"]
     assert [photo.id for photo in found] == [str(index) for index in range(6) if not photosets.is_validation(str(index))]
     assert all((photo.names, photo.absent) == (("dog",), ("person",)) for photo in found)
-    other = replace(recipe.options, config=replace(recipe.options.config, blocks=2))
+    run.model.classifier.bias.data += 1
+    assert torch.allclose(run.finished(run.model).state_dict()["classifier.bias"], before["classifier.bias"] + 0.75)
+    other = replace(options, config=replace(options.config, blocks=2))
     with pytest.raises(ConfigError, match="another form"):
         pocket_run.PocketRun(replace(recipe, options=other), log=lambda _: None)
+    with pytest.raises(ConfigError, match=r"no recipe 'pocket/frist'.*pocket/first"):
+        stages(replace(recipe, options=replace(options, after="pocket/frist")))
+
+
+def test_the_published_weights_come_of_four_trainings(tmp_path: Path) -> None:
+    listed = stages(replace(recipes.pocket(), output=str(tmp_path)))
+    assert [stage.name for stage in listed] == ["pocket/first", "pocket/second", "pocket/third", "pocket"]
+    assert [stage.seed for stage in listed] == [0, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +189,7 @@ def test_the_protocol_measures_every_row(data: Path, tmp_path: Path) -> None:
     assert all(row.passed == (row.value <= row.floor if row.smaller else row.value >= row.floor) for row in limited)
 
 
-@pytest.fixture
-def examples(data: Path) -> Examples:
+def _examples(data: Path, shares: Mapping[str, float]) -> Examples:
     photos = [in_memory(photo) for photo in pocket_run.training_photos(data)]
     names = {name for photo in photos for name in (*photo.names, *photo.absent)}
     generator = torch.Generator().manual_seed(0)
@@ -183,8 +197,12 @@ def examples(data: Path) -> Examples:
         name: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0)
         for name in sorted(names | {*ELSEWHERE, *RARE_WITH_PEOPLE})
     }
-    shares = recipes.first().options.shares
     return Examples(photos, shares, vectors, size=96, first_size=64, first_steps=30, batch_size=6, prompts=5, paste=0.5, seed=0)
+
+
+@pytest.fixture
+def examples(data: Path) -> Examples:
+    return _examples(data, recipes.first().options.shares)
 
 
 def _batch(examples: Examples, step: int) -> Batch:
@@ -197,6 +215,20 @@ def test_an_example_depends_on_its_number_alone(examples: Examples) -> None:
     assert later.names == again.names
     assert torch.equal(later.targets, again.targets)
     assert not torch.equal(later.pixels, first.pixels)
+
+
+@pytest.mark.parametrize(
+    ("shares", "complaint"),
+    [
+        ({"coco": 1.0}, "nothing of .*msrc"),
+        (dict.fromkeys(recipes.first().options.shares, 0.0), "lets 0 photographs be drawn"),
+        ({**recipes.first().options.shares, "coco": -1.0}, "options.shares lets"),
+        ({**recipes.first().options.shares, "coco": float("nan")}, "options.shares lets"),
+    ],
+)
+def test_shares_that_draw_nothing_are_refused(data: Path, shares: dict[str, float], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        _examples(data, shares)
 
 
 def test_crops_grow_and_photos_come_in_the_stated_shares(examples: Examples) -> None:

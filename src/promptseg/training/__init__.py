@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, nearest
+from .chain import begun, package, stages
 
 if TYPE_CHECKING:
     from ..contracts import Recipe
@@ -64,22 +65,6 @@ def train(
     return optimise(recipe, _run(recipe, log), resume=resume, report=report, log=log)
 
 
-def stages(recipe: Recipe) -> list[Recipe]:
-    """The trainings that lead to a recipe's result, in order, the recipe last; without those that are done."""
-    from ..zoo.checkpoints import WEIGHTS_FILE
-
-    earlier: Recipe | None = getattr(_package(recipe), "earlier", lambda recipe: None)(recipe)
-    done = earlier is None or (Path(earlier.output) / WEIGHTS_FILE).is_file()
-    return [recipe] if earlier is None or done else [*stages(earlier), recipe]
-
-
-def begun(recipe: Recipe) -> bool:
-    """Whether there is a run to go on with in the recipe's output."""
-    from .checkpoints import found
-
-    return bool(found(Path(recipe.output)))
-
-
 def plan(recipe: Recipe, log: Callable[[str], None] = print) -> Plan:
     """What `train` would do: parameters by group, and time and memory from one measured step. Nothing is kept but what preparation caches.
 
@@ -92,16 +77,8 @@ def plan(recipe: Recipe, log: Callable[[str], None] = print) -> Plan:
 
 
 def _run(recipe: Recipe, log: Callable[[str], None]) -> Run:
-    run: Run = _package(recipe).Run(recipe, log)
+    run: Run = package(recipe).Run(recipe, log)
     return run
-
-
-def _package(recipe: Recipe) -> Any:
-    """The family's."""
-    from ..models import family
-    from ..zoo import card
-
-    return family(card(recipe.card).family)
 
 
 def __getattr__(name: str) -> Any:

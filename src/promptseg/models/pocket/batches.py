@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.asked_crops import MIN_VISIBLE, Example, TrainingPhoto, colour, crop
+from ...errors import ConfigError
 from .asking import Asking
 from .vocabulary import COMPOSED, overlapping
 
@@ -49,7 +50,11 @@ class Examples:
         totals: Counter[str] = Counter()
         for photo, weight in zip(photos, weights.tolist(), strict=True):
             totals[photo.source] += weight
+        if without := sorted(set(totals) - set(shares)):
+            raise ConfigError(f"options.shares says nothing of {', '.join(without)}, of which there are photographs; 0 leaves them out.")
         chances = weights * np.array([shares[photo.source] / totals[photo.source] for photo in photos])
+        if (drawn := np.count_nonzero(chances > 0)) < batch_size or not 0 < chances.sum() < np.inf or chances.min() < 0:
+            raise ConfigError(f"options.shares lets {drawn} photographs be drawn, fewer than a batch of {batch_size}, or is not finite.")
         self.chances = chances / chances.sum()
         self._step: tuple[int, list[Example]] = (-1, [])  # the last one that was made: its examples are asked for one by one
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...contracts import ParameterGroup, Recipe
+from ...errors import ConfigError, nearest
 from ...training.schedules import Warmup
 from .config import PocketConfig
 
@@ -25,7 +26,8 @@ class PocketOptions:
     shares: Mapping[str, float] = field(  # of each set among the photos drawn
         default_factory=lambda: {"coco": 0.38, "msrc": 0.19, "coco_person": 0.3, "camvid": 0.01, "ccp": 0.06, "imagenet": 0.06}
     )
-    first: str | None = None  # folder in the output: of the training to go on from, which also labels captioned photos; None: no such
+    after: str | None = None  # recipe of the training to go on from, whose network also labels captioned photos; None: pretrained towers
+    kept: float = 0.0  # share of that network in the result, a mean of the weights before and after
     losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "alignment": 0.1})
 
 
@@ -44,29 +46,51 @@ def first() -> Recipe:
     )  # fmt: skip
 
 
-def pocket() -> Recipe:
-    """The published weights: on from those of `first`, on large crops, with people and dogs that they find on captioned photos.
-
-    Figures: `docs/pocket.md`; two CPU cores, under two hours.
-    """
-    base = first()
+def second() -> Recipe:
+    """On from the weights of `first`, on large crops, with people and dogs that they find on captioned photos."""
     shares = {"coco": 0.34, "msrc": 0.19, "coco_person": 0.28, "camvid": 0.01, "ccp": 0.05, "imagenet": 0.05, "flickr8k": 0.08}
-    options = PocketOptions(size=448, first_size=384, first_steps=2500, shares=shares, first="first")
+    options = PocketOptions(size=448, first_size=384, first_steps=2500, shares=shares, after="pocket/first")
     return replace(
-        base, name="pocket", output="runs/pocket", steps=3400, batch_size=4, lr=5e-4,
+        first(), name="pocket/second", output="runs/pocket-second", steps=3400, batch_size=4, lr=5e-4,
         schedule=Warmup(steps=59, start=0.0167, hold=1), options=options,
     )  # fmt: skip
 
 
-def earlier(recipe: Recipe) -> Recipe | None:
-    """The training that a recipe goes on from, of a network of the same form; None: it begins with pretrained towers."""
-    base, options = first(), recipe.options
-    if options.first is None:
-        return None
-    same = {"second_look": base.options.config.second_look, "preprocess": base.options.config.preprocess}
+def third() -> Recipe:
+    """On from `second`, with more people."""
+    shares = {"coco": 0.26, "msrc": 0.13, "coco_person": 0.32, "camvid": 0.02, "ccp": 0.05, "imagenet": 0.03, "flickr8k": 0.19}
+    options = PocketOptions(size=384, first_size=384, first_steps=0, shares=shares, after="pocket/second")
+    return replace(second(), name="pocket/third", output="runs/pocket-third", steps=1900, seed=1, options=options)
+
+
+def pocket() -> Recipe:
+    """The published weights: on from `third`, the whole tower learning. Figures: `docs/pocket.md`."""
+    base = third()
     return replace(
-        base, data=recipe.data, output=str(Path(recipe.output) / options.first), seed=recipe.seed, workers=recipe.workers,
-        save_every_s=recipe.save_every_s, options=replace(base.options, config=replace(options.config, **same)),
+        base, name="pocket", output="runs/pocket", steps=2400, seed=2, options=replace(base.options, after=base.name),
+        groups=(ParameterGroup(pattern="tower.*|classifier.*", lr=0.2),),
+    )  # fmt: skip
+
+
+def earlier(recipe: Recipe) -> Recipe | None:
+    """The training that a recipe goes on from, of a network of the same form; None: it begins with pretrained towers.
+
+    Its seed is one less (but not below 0), so that no two in a row draw the same photographs.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    after = recipe.options.after
+    if after is None:
+        return None
+    if after not in RECIPES:
+        raise ConfigError(f"options.after: there is no recipe {after!r} of pocket.{nearest(after, tuple(RECIPES))}")
+    base = RECIPES[after]()
+    own: PocketConfig = base.options.config
+    config = replace(recipe.options.config, second_look=own.second_look, preprocess=own.preprocess)
+    return replace(
+        base, data=recipe.data, output=str(Path(recipe.output) / Path(after).name), seed=max(recipe.seed - 1, 0), workers=recipe.workers,
+        save_every_s=recipe.save_every_s, options=replace(base.options, config=config),
     )  # fmt: skip
 
 
@@ -94,6 +118,8 @@ def both() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "pocket": pocket,
     "pocket/first": first,
+    "pocket/second": second,
+    "pocket/third": third,
     "pocket/both": both,
     "pocket/film-only": film_only,
     "pocket/similarity-only": similarity_only,

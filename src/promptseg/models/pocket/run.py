@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...contracts import Recipe
 from ...data import photosets
 from ...data.asked_crops import Batch, Example, TrainingPhoto, collate
 from ...data.captions import captioned_photos
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ...nn.efficientnet_config import HEAD
 from ...training import checkpoints
+from ...training.chain import left_by
 from ...training.pretrained import efficientnet
 from ...training.run import Run as TrainingRun
 from .batches import Examples
+from .config import PocketConfig
 from .distill import distill
 from .losses import alignment_loss, mask_losses, presence_loss
 from .network import Model, normalise
 from .photos import in_memory
 from .pictures import answers
 from .pseudo import pseudo_labelled
-from .recipes import PocketOptions
-from .start import SAID, first_network, labelled
+from .recipes import PocketOptions, earlier
+from .start import SAID, labelled
 from .vocabulary import ELSEWHERE, PLAIN_NAMES, RARE_WITH_PEOPLE, SYNONYMS, wordings
 
 START = "start-seed{}.safetensors"  # the network before its first step
@@ -75,17 +78,20 @@ class PocketRun(TrainingRun):
         tower, weight, bias = efficientnet(options.config.variant)
         preprocess = options.config.preprocess
         photos += pseudo_labelled(named, tower, weight, bias, preprocess.mean, preprocess.std)
-        if options.first is None:
+        self.before: Model | None = None
+        before = earlier(recipe)
+        if before is None:
             start = Path(recipe.output) / START.format(recipe.seed)
             if not start.exists():
                 captions = [caption for photo in said for caption in photo.captions]
                 _keep(starting_network(options, class_names, names, captions, recipe.seed, log), start)
             self.model = _begun(options, checkpoints.load(start))
         else:
-            before = first_network(Path(recipe.output) / options.first, options.config)
-            self.model = _begun(options, before.model.state_dict())
+            known = left_by(before)
+            self.before = _of_form(known.model, options.config)
+            self.model = _begun(options, self.before.state_dict())
             log(f"looking for {', '.join(SAID)} on {len(said)} captioned photographs")
-            photos += labelled(said, before)
+            photos += labelled(said, known)
         log(f"data: {len(photos)} photographs in memory, {len(photos) - len(annotated)} with pseudo-masks")
         self._words(names)
         self.examples = _examples(photos, self.vectors, recipe, options)
@@ -154,6 +160,19 @@ class PocketRun(TrainingRun):
         target = torch.tensor([self.rows[data.names[b][k]] for b, k in where], dtype=torch.long, device=pooled.device)
         return alignment_loss(self.model.embed_region(pooled[data.present]), self.all_names.to(pooled.device), target)
 
+    def finished(self, model: nn.Module) -> nn.Module:
+        """The mean of the weights after and before the training (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+        kept = self.options.kept
+        if self.before is None or not kept:
+            return model
+        assert isinstance(model, Model)
+        with torch.device("meta"):  # no random numbers are drawn between two steps
+            result = Model(model.config)
+        old, new = self.before.state_dict(), model.state_dict()
+        mean = {name: value.lerp(old[name].to(value), kept) if value.is_floating_point() else value for name, value in new.items()}
+        result.load_state_dict(mean, assign=True)
+        return result
+
     def pictures(self) -> Image.Image:
         """Validation photos in pairs: what the network says of the names that are there, and the truth."""
         return answers(self.model, self.looked_at)
@@ -191,6 +210,13 @@ def _keep(model: Model, start: Path) -> None:
     """Write the starting network, whole or not at all: an interrupted run need not distil the text tower again, which takes minutes."""
     start.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.save(start, model.state_dict())
+
+
+def _of_form(model: nn.Module, config: PocketConfig) -> Model:
+    """The network of the training before, if this one can take its weights."""
+    if isinstance(model, Model) and replace(model.config, second_look=config.second_look, preprocess=config.preprocess) == config:
+        return model
+    raise ConfigError("options.after: the network of the training before is of another form than options.config asks for. Train it anew.")
 
 
 def _begun(options: PocketOptions, weights: Mapping[str, Tensor]) -> Model:

@@ -1,24 +1,23 @@
-"""What a second training of `pocket` begins with: the network of the first, and what it finds itself on captioned photographs.
+"""What a further training of `pocket` begins with: the network of the one before, and what that finds on captioned photographs.
 
-A photo of which several captions speak of people shows people; where the first network is sure of them they are taken as there, where it
+A photo of which several captions speak of people shows people; where that network is sure of them they are taken as there, where it
 doubts nothing is said, and elsewhere they are not (Lee 2013, "Pseudo-Label"; Xie et al. 2020, "Noisy Student").
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...data.asked_crops import TrainingPhoto
 from ...data.captions import Captioned
-from ...errors import ConfigError
-from ...segmenter import Segmenter, load
-from .config import PocketConfig
+from ...masks import Mask
 
+Ask = Callable[[NDArray[np.uint8], Sequence[str]], Iterable[Mask]]  # (H, W, 3) photo, names -> their masks
 SURE, NOT = 0.6, 0.3  # probability of a pixel
 SCORE, SMALLEST = 0.8, 0.004  # of a mask that is taken: its score and its share of the photo
 MENTIONS = 2  # captions of a photo that speak of what is looked for; a single one may be wrong
@@ -35,29 +34,13 @@ _PEOPLE = """
 SAID: Mapping[str, frozenset[str]] = {"person": frozenset(_PEOPLE.split()), "dog": frozenset({"dog", "dogs", "puppy", "puppies"})}
 
 
-def first_network(folder: Path, config: PocketConfig) -> Segmenter:
-    """The network that the first training left in a folder.
-
-    Raises:
-        ConfigError: there is none, or one of another form.
-        WeightsError: it cannot be read.
-    """
-    if not folder.exists():
-        raise ConfigError(f"options.first: {folder} is not there yet. Train it first: `promptseg train pocket/first --output {folder}`.")
-    found = load(str(folder), device="cpu", precision="float32")
-    own = getattr(found.model, "config", None)
-    if not isinstance(own, PocketConfig) or replace(own, second_look=config.second_look, preprocess=config.preprocess) != config:
-        raise ConfigError(f"options.first: the network in {folder} is of another form than options.config asks for. Train it anew.")
-    return found
-
-
-def labelled(photos: Iterable[Captioned], segmenter: Segmenter) -> list[TrainingPhoto]:
+def labelled(photos: Iterable[Captioned], ask: Ask) -> list[TrainingPhoto]:
     """Those of the photos of which all names of `SAID` are known to be there, where they are, or not to be there."""
-    made = (_labelled(photo, segmenter) for photo in photos)
+    made = (_labelled(photo, ask) for photo in photos)
     return [photo for photo in made if photo is not None]
 
 
-def _labelled(captioned: Captioned, segmenter: Segmenter) -> TrainingPhoto | None:
+def _labelled(captioned: Captioned, ask: Ask) -> TrainingPhoto | None:
     """None where the network finds nothing that the captions speak of, or hardly one of them does."""
     words = [set(re.findall("[a-z]+", caption.lower())) for caption in captioned.captions]
     mentions = {name: sum(not meant.isdisjoint(those) for those in words) for name, meant in SAID.items()}
@@ -66,7 +49,7 @@ def _labelled(captioned: Captioned, segmenter: Segmenter) -> TrainingPhoto | Non
         return None
     photo = captioned.image()
     masks, unknown = [], torch.zeros(photo.shape[:2], dtype=torch.bool)
-    for mask in segmenter(photo, wanted):
+    for mask in ask(photo, wanted):
         probable = torch.from_numpy(mask.probabilities)
         sure = probable > SURE
         if mask.score < SCORE or sure.float().mean() < SMALLEST:
