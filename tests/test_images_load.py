@@ -289,6 +289,22 @@ def test_masks_count_what_is_not_zero(tmp_path: Path) -> None:
     assert np.array_equal(images.load_mask(encoded(Image.fromarray(smeared), "JPEG", quality=60)), smeared > 0)
 
 
+def test_a_cut_out_photograph_is_a_mask_with_its_black_pixels() -> None:
+    """A drawing on transparent ground is not: there black is what is not meant."""
+    cut = np.random.default_rng(0).integers(0, 256, (40, 40, 4), dtype=np.uint8)
+    cut[..., 3] = 0
+    cut[10:30, 5:35, 3] = 200
+    cut[15:20, 5:35, :3] = 0
+    assert np.array_equal(images.load_mask(encoded(Image.fromarray(cut), "PNG")), cut[..., 3] > 0)
+    drawn = cut.copy()
+    drawn[..., :3] = 255
+    drawn[15:20, 5:35, :3] = 0
+    assert np.array_equal(images.load_mask(Image.fromarray(drawn)), (cut[..., 3] > 0) & (drawn[..., 0] > 0))
+    whole = cut.copy()
+    whole[..., 3] = 255
+    assert np.array_equal(images.load_mask(Image.fromarray(whole)), whole[..., :3].any(axis=2))
+
+
 @pytest.mark.parametrize(
     ("mask", "says"),
     [

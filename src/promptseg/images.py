@@ -69,6 +69,7 @@ def load_mask(mask: MaskInput, size: Size | None = None, *, max_pixels: int = MA
     """A region given as an image or array -> (H, W) bool: True where the value is not zero.
 
     In a palette picture the index counts, in a colour picture any channel, in a JPEG, whose compression smears zeros, values from 128.
+    What is transparent is not in it. Of a photograph cut out on transparent ground (more than 256 colours) all else is, black as well.
     ``size`` (H, W) is the size that the mask must have, its photo's; None takes any.
 
     Raises:
@@ -379,10 +380,19 @@ def _array_mask(mask: Any) -> BoolArray:
 def _picture_mask(picture: Image.Image) -> BoolArray:
     if picture.mode in ("LA", "PA", "RGBA"):
         visible = np.asarray(picture.getchannel("A")) > 0
-        return visible & np.asarray(picture.convert("RGB")).any(axis=2)
+        colours = np.asarray(picture.convert("RGB"))
+        return visible if not visible.all() and _photographic(colours[visible]) else visible & colours.any(axis=2)
     values = np.asarray(picture if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I") else picture.convert("RGB"))
     on = values > 127 if picture.format in ("JPEG", "MPO") else values != 0
     return np.asarray(on.any(axis=2) if on.ndim == 3 else on)
+
+
+def _photographic(colours: NDArray[np.uint8]) -> bool:
+    """Whether (N, 3) colours are more than a drawing or a table of colours has."""
+    red, green, blue = colours.astype(np.int32).T
+    seen = np.zeros(1 << 24, np.bool_)
+    seen[red << 16 | green << 8 | blue] = True
+    return bool(np.count_nonzero(seen) > 256)
 
 
 def _extent(array: NDArray[Any]) -> str:
