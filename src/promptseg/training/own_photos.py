@@ -88,7 +88,8 @@ def divided(photos: Sequence[AnnotatedPhoto], path: Path) -> Parts:
     """
     given = [photo for photo in photos if {*folders_of(photo.path, path)} & {*VALIDATION}]
     held_out = given if 0 < len(given) < len(photos) else _drawn(photos)
-    train = [photo for photo in photos if photo not in held_out]
+    asked = set(held_out)
+    train = [photo for photo in photos if photo not in asked]
     names = tuple(dict.fromkeys(name for photo in train for name in photo.present if not is_nothing(name)))
     if not (train and held_out and names):
         raise DataError(
@@ -114,13 +115,13 @@ def _drawn(photos: Sequence[AnnotatedPhoto]) -> list[AnnotatedPhoto]:
     order = sorted(photos, key=lambda photo: (zlib.crc32(photo.id.encode()), photo.id))
     wanted = max(1, round(len(photos) / HELD_OUT))
     left = Counter(name for photo in photos for name in photo.present)
-    held: list[AnnotatedPhoto] = []
+    held: dict[AnnotatedPhoto, None] = {}  # in this order
     seen: set[str] = set()
     for need_new in (True, False):  # first what shows a class that no held-out photo shows yet
         for photo in order:
             spare = all(left[name] > 1 for name in photo.present)
             if len(held) < wanted and photo not in held and spare and (not need_new or {*photo.present} - seen):
-                held.append(photo)
+                held[photo] = None
                 seen |= {*photo.present}
                 left -= Counter(photo.present)
-    return held
+    return list(held)
