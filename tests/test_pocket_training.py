@@ -95,7 +95,7 @@ def test_a_further_training_goes_on_from_the_one_before_with_what_that_one_finds
     monkeypatch.setitem(recipes.RECIPES, "pocket/further", lambda: further)
     monkeypatch.setattr(start, "SCORE", 0.0)
     monkeypatch.setattr(start, "SURE", 0.0)
-    options = replace(further.options, after="pocket/further", kept=0.25)
+    options = replace(further.options, after="pocket/further")
     recipe = replace(further, options=options, seed=1)
     with pytest.raises(ConfigError, match="promptseg train pocket/further"):
         pocket_run.PocketRun(recipe, log=lambda _: None)
@@ -106,14 +106,11 @@ def test_a_further_training_goes_on_from_the_one_before_with_what_that_one_finds
     assert seen == [0, 0, 0]
     assert stages(recipe) == [recipe], "the others are done"
     run = pocket_run.PocketRun(recipe, log=lambda _: None)
-    before = promptseg.load(folder, precision="float32").model.state_dict()
-    for name, value in before.items():
+    for name, value in promptseg.load(folder, precision="float32").model.state_dict().items():
         assert torch.equal(run.model.state_dict()[name], value), name
     found = [photo for photo in run.examples.photos if photo.source == "flickr8k"]
     assert [photo.id for photo in found] == [str(index) for index in range(6) if not photosets.is_validation(str(index))]
     assert all((photo.names, photo.absent) == (("dog",), ("person",)) for photo in found)
-    run.model.classifier.bias.data += 1
-    assert torch.allclose(run.finished(run.model).state_dict()["classifier.bias"], before["classifier.bias"] + 0.75)
     other = replace(options, config=replace(options.config, blocks=2))
     with pytest.raises(ConfigError, match="another form"):
         pocket_run.PocketRun(replace(recipe, options=other), log=lambda _: None)

@@ -131,10 +131,9 @@ def ready(model: str, task: Task, prompts: Sequence[Prompt] = (), *, device: str
     from ..abilities import kind_of, require_kinds, require_task
     from ..segmenter import load
 
-    for card in zoo.cards():
-        if card.name == model:
-            require_task(card, task)
-            require_kinds(card, map(kind_of, prompts))
+    if (card := zoo.known(model)) is not None:
+        require_task(card, task)
+        require_kinds(card, map(kind_of, prompts))
     return load(model, device=device, precision=precision, max_pixels=max_pixels)
 
 

@@ -125,7 +125,7 @@ def _check(model: str, folder: Path, changes: Sequence[str]) -> None:
     for key in (change.partition("=")[0] for change in changes):
         if key in ARGUMENTS:
             raise ConfigError(f"{key} is no setting of the preset: say it by {ARGUMENTS[key]}.")
-    if folder.is_dir() and all(card.name != model for card in zoo.cards()) and Path(model).resolve() == folder.resolve():
+    if folder.is_dir() and zoo.known(model) is None and Path(model).resolve() == folder.resolve():
         raise ConfigError(
             f"{folder} holds the model to begin with, which the new one is compared with. Choose another folder with --output."
         )
@@ -137,7 +137,7 @@ def _precision() -> Literal["float32", "bfloat16"]:
 
 def _card(model: str) -> Card:
     """The card of a model, asked of the catalogue first, so that a refusal needs no weights."""
-    return next((entry for entry in zoo.cards() if entry.name == model), None) or zoo.load(model)[1]
+    return zoo.known(model) or zoo.load(model)[1]
 
 
 def _preset(model: str, preset: str) -> Recipe:

@@ -1,6 +1,6 @@
 """The catalogue of models and everything between a stranger's weight file and a ready network. Importing it imports no torch.
 
-cards(), card(name), config(name)              what there is
+cards(), known(name), card(name), config(name) what there is
 weights(name), here(name), size_on_disk(name), pull(name)        where the weights are, and getting them
 load(name_or_path, card=None)                  a network and its card
 from_official(card, *state_dicts), to_official(model, layout)    published tensor names, both ways, strictly
@@ -11,7 +11,7 @@ verify(name), can_verify(name)                 are these the published weights? 
 
 from __future__ import annotations
 
-from .catalogue import card, cards, config
+from .catalogue import card, cards, config, known
 from .checkpoints import card_of, convert, from_official, load_files, load_folder, save_folder, to_official
 from .hub import pull
 from .locations import here, how_to_get, load, own_folder, size_on_disk, weights
@@ -30,6 +30,7 @@ __all__ = [
     "from_official",
     "here",
     "how_to_get",
+    "known",
     "load",
     "load_files",
     "load_folder",

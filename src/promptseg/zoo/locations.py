@@ -17,7 +17,7 @@ from ..contracts import Card, Published
 from ..devices import cache_folder
 from ..errors import ConfigError, UnknownModel, WeightsError, WeightsNotFound
 from .catalogue import card as find_card
-from .catalogue import cards
+from .catalogue import cards, known
 from .checkpoints import WEIGHTS_FILE, is_folder, load_files, load_folder
 from .reading import INDEX_FILES, shard_places
 
@@ -39,8 +39,8 @@ def load(name: str | PathLike[str], *, card: str | None = None, dtype: torch.dty
         UnsafeFile, WeightsError: the file cannot be used.
     """
     text = os.fspath(name)
-    if card in (None, text) and any(entry.name == text for entry in cards()):
-        return _load_known(find_card(text), dtype)
+    if card in (None, text) and (entry := known(text)) is not None:
+        return _load_known(entry, dtype)
     path = Path(text)
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
@@ -54,8 +54,8 @@ def load(name: str | PathLike[str], *, card: str | None = None, dtype: torch.dty
             raise ConfigError(f"The folder {path} holds {entry.name!r}, not {card!r}. Leave the card's name out.")
         return model, entry
     if card is None:
-        known = ", ".join(entry.name for entry in cards() if entry.published)
-        raise ConfigError(f"{path} holds bare weights; say of which model they are: card='NAME', one of {known}.")
+        names = ", ".join(entry.name for entry in cards() if entry.published)
+        raise ConfigError(f"{path} holds bare weights; say of which model they are: card='NAME', one of {names}.")
     return load_files([path], card, dtype), find_card(card)
 
 

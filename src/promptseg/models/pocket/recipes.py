@@ -27,7 +27,6 @@ class PocketOptions:
         default_factory=lambda: {"coco": 0.38, "msrc": 0.19, "coco_person": 0.3, "camvid": 0.01, "ccp": 0.06, "imagenet": 0.06}
     )
     after: str | None = None  # recipe of the training to go on from, whose network also labels captioned photos; None: pretrained towers
-    kept: float = 0.0  # share of that network in the result, a mean of the weights before and after
     losses: Mapping[str, float] = field(default_factory=lambda: {"mask": 1.0, "dice": 1.0, "presence": 0.3, "alignment": 0.1})
 
 

@@ -78,7 +78,6 @@ class PocketRun(TrainingRun):
         tower, weight, bias = efficientnet(options.config.variant)
         preprocess = options.config.preprocess
         photos += pseudo_labelled(named, tower, weight, bias, preprocess.mean, preprocess.std)
-        self.before: Model | None = None
         before = earlier(recipe)
         if before is None:
             start = Path(recipe.output) / START.format(recipe.seed)
@@ -88,8 +87,7 @@ class PocketRun(TrainingRun):
             self.model = _begun(options, checkpoints.load(start))
         else:
             known = left_by(before)
-            self.before = _of_form(known.model, options.config)
-            self.model = _begun(options, self.before.state_dict())
+            self.model = _begun(options, _of_form(known.model, options.config).state_dict())
             log(f"looking for {', '.join(SAID)} on {len(said)} captioned photographs")
             photos += labelled(said, known)
         log(f"data: {len(photos)} photographs in memory, {len(photos) - len(annotated)} with pseudo-masks")
@@ -159,19 +157,6 @@ class PocketRun(TrainingRun):
         where = data.present.nonzero().tolist()
         target = torch.tensor([self.rows[data.names[b][k]] for b, k in where], dtype=torch.long, device=pooled.device)
         return alignment_loss(self.model.embed_region(pooled[data.present]), self.all_names.to(pooled.device), target)
-
-    def finished(self, model: nn.Module) -> nn.Module:
-        """The mean of the weights after and before the training (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
-        kept = self.options.kept
-        if self.before is None or not kept:
-            return model
-        assert isinstance(model, Model)
-        with torch.device("meta"):  # no random numbers are drawn between two steps
-            result = Model(model.config)
-        old, new = self.before.state_dict(), model.state_dict()
-        mean = {name: value.lerp(old[name].to(value), kept) if value.is_floating_point() else value for name, value in new.items()}
-        result.load_state_dict(mean, assign=True)
-        return result
 
     def pictures(self) -> Image.Image:
         """Validation photos in pairs: what the network says of the names that are there, and the truth."""
