@@ -43,7 +43,7 @@ def left_by(recipe: Recipe) -> Segmenter:
 
 
 def package(recipe: Recipe) -> Any:
-    """The family's."""
+    """The module of the recipe's family, see `models`."""
     from ..models import family
     from ..zoo import card
 

@@ -88,8 +88,8 @@ def divided(photos: Sequence[AnnotatedPhoto], path: Path) -> Parts:
     """
     given = [photo for photo in photos if {*folders_of(photo.path, path)} & {*VALIDATION}]
     held_out = given if 0 < len(given) < len(photos) else _drawn(photos)
-    asked = set(held_out)
-    train = [photo for photo in photos if photo not in asked]
+    held = set(held_out)
+    train = [photo for photo in photos if photo not in held]
     names = tuple(dict.fromkeys(name for photo in train for name in photo.present if not is_nothing(name)))
     if not (train and held_out and names):
         raise DataError(
