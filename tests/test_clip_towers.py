@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -218,6 +220,20 @@ def test_bfloat16_stays_close(image_tower: ImageTower, text_tower: TextTower) ->
     low, full = image.bfloat16()(pixels.bfloat16()).embedding, image_tower(pixels).embedding
     assert torch.cosine_similarity(low.float(), full).item() > 0.99
     assert torch.cosine_similarity(text.bfloat16()(ids).float(), text_tower(ids)).item() > 0.99
+
+
+def test_the_residual_stream_of_a_bfloat16_tower_is_not_rounded_to_bfloat16() -> None:
+    torch.manual_seed(0)
+    config = replace(VISION, layers=12)
+    full, low, pixels = ImageTower(config).eval(), ImageTower(config).eval().bfloat16(), torch.randn(4, 3, 32, 32)
+    full.load_state_dict(low.state_dict())
+    expected = full(pixels, taps=[11], embed=False).activations[11]
+    stream, _ = low.embed_patches(pixels.bfloat16())
+    for block in low.blocks:
+        stream = block(stream)
+    kept = low(pixels.bfloat16(), taps=[11], embed=False).activations[11]
+    assert kept.dtype == low(pixels.bfloat16()).embedding.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert (kept - expected).square().mean() < 0.5 * (stream - expected).square().mean()
 
 
 def test_bfloat16_attention_is_the_same_in_any_portions_and_as_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,14 +138,27 @@ class ReluMlp(Mlp):
         return result
 
 
+class StreamNorm(nn.LayerNorm):
+    """Layer norm of a residual stream that may be kept in float32: it counts in the stream's dtype and answers in that of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps).to(self.weight.dtype)
+
+
 class PreNormBlock(nn.Module):
-    """The residual block of CLIP, and with plain GELU that of timm's transformers: x + attn(norm1 x), then x + mlp(norm2 x)."""
+    """The residual block of CLIP, and with plain GELU that of timm's transformers: x + attn(norm1 x), then x + mlp(norm2 x).
+
+    A stream in float32 stays in float32, whatever the dtype of the weights: in bfloat16 every sum would be rounded to 8 bits.
+    """
 
     def __init__(self, width: int, heads: int, mlp: Callable[[int], Mlp] = QuickGeluMlp, eps: float = 1e-5) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps)
+        self.norm1 = StreamNorm(width, eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps)
+        self.norm2 = StreamNorm(width, eps)
         self.mlp = mlp(width)
 
     def forward(self, x: Tensor, *, causal: bool = False, seen: Tensor | None = None) -> Tensor:

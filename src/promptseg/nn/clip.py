@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ImageError
-from .attention import AttentionMask, PreNormBlock
+from .attention import AttentionMask, PreNormBlock, StreamNorm
 from .clip_config import ClipTextConfig, ClipVisionConfig
 from .positions import resize_kernel, resize_table
 
@@ -52,7 +52,7 @@ class ImageTower(nn.Module):
         self.position_embedding = nn.Parameter(torch.randn(1 + config.grid**2, config.width) * config.width**-0.5)
         self.norm_pre = nn.LayerNorm(config.width)
         self.blocks = nn.ModuleList(PreNormBlock(config.width, config.heads) for _ in range(config.layers))
-        self.norm_post = nn.LayerNorm(config.width)
+        self.norm_post = StreamNorm(config.width)
         self.projection = nn.Parameter(torch.randn(config.width, config.embed) * config.width**-0.5)
 
     def forward(
@@ -80,6 +80,7 @@ class ImageTower(nn.Module):
             ImageError: the image is smaller than one patch, or ``square`` and the number of patches is no square number.
         """
         x, grid = self.embed_patches(pixels, stride, square)
+        dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
         factors = mask.factors(grid, self.config.heads) if mask else None
         seen: dict[int, Tensor] = {}
         attended: dict[int, Tensor] = {}
@@ -91,7 +92,7 @@ class ImageTower(nn.Module):
                 attended |= {index: attention} if index in weights else {}
             else:
                 x = block(x)
-            seen |= {index: x} if index in taps else {}
+            seen |= {index: x.to(dtype)} if index in taps else {}
         embedding = self.norm_post(x[:, 0]) @ self.projection if embed else None
         return ImageTokens(embedding, grid, seen, attended)
 
