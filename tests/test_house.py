@@ -54,6 +54,16 @@ def test_import_is_quick_and_brings_no_torch() -> None:
     assert torch == "False"
 
 
+def test_commands_collect_cyclic_garbage_after_torch_is_imported() -> None:
+    code = """
+import gc, sys
+from promptseg.cli.options import ready
+ready("pocket", "masks", device="cpu", precision="float32", max_pixels=10**6)
+print("torch" in sys.modules, gc.isenabled())
+"""
+    assert run(code).split() == ["True", "True"]
+
+
 @pytest.mark.parametrize("module", [*LIGHT, "zoo", "models.clipseg", "models.groupvit", "models.pocket"])
 def test_light_modules_bring_no_torch(module: str) -> None:
     assert run(f"import sys, promptseg.{module}; print('torch' in sys.modules)").strip() == "False"

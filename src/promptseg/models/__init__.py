@@ -8,7 +8,8 @@ conversion rules; "official" and "hf" are what `zoo.to_official` writes); on fir
 ``from_own(config, tensors, dtype=)`` and has ``dtype=`` in ``from_official``, too: what its weights are to be in. One that needs more than
 tensors offers ``accompany(folder)`` and ``save_beside(folder)``, one that can be asked in ways of its own ``OPTIONS``, its kind of
 `contracts.Options`, or its kinds. One that can be fine-tuned on own photos offers, on first use, ``PRESETS`` (name -> recipe) and
-``FineTune``, the run (`training.own_run`); another says in ``UNTUNED`` why it cannot.
+``FineTune``, the run (`training.own_run`); another says in ``UNTUNED`` why it cannot. One of whose recipes goes on from another's result
+offers ``earlier(recipe)``, that other recipe or None.
 """
 
 from __future__ import annotations
