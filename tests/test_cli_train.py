@@ -18,6 +18,7 @@ import promptseg
 import small_photosets
 import small_pocket
 from command_line import Cli
+from promptseg import training
 from promptseg.cli.train import _duration, reporter
 from promptseg.errors import TrainingStopped
 from promptseg.models.pocket import recipes, start
@@ -157,8 +158,9 @@ def test_a_fine_tuning_that_is_asked_to_stop_ends_alike(cli: Cli, monkeypatch: p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("pockte",), "There is no recipe 'pockte'"),
+        (("pockte",), "There is no recipe 'pockte'. Did you mean 'pocket'? `promptseg train list` shows all."),
         (("pocket", "stepps=3"), "'stepps=3': there is no setting 'stepps'"),
+        (("list", "nix"), "No recipe begins with 'nix'"),
         (("pocket", "steps"), "write key=value"),
         (("nowhere.yaml",), "cannot be read"),
     ],
@@ -168,6 +170,14 @@ def test_mistakes_are_one_line(cli: Cli, words: tuple[str, ...], message: str) -
     assert code == 1
     assert message in err
     assert "Traceback" not in err
+
+
+def test_recipes_are_listed_with_what_sets_them_apart(cli: Cli) -> None:
+    _, out, _ = cli("train", "list")
+    assert [line.split()[0] for line in out.splitlines()[:-1]] == list(training.recipes())
+    _, out, _ = cli("train", "list", "pocket")
+    assert "on from `third`" in next(line for line in out.splitlines() if line.startswith("pocket "))
+    assert "clipseg/" not in out
 
 
 def test_help_teaches(cli: Cli) -> None:

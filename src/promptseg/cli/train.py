@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import TrainingStopped
+from ..errors import ConfigError, TrainingStopped
 
 if TYPE_CHECKING:
     from ..contracts import Recipe
     from ..training.estimate import Plan
 
 INTERRUPTED = 130
+LIST = "list"
 EVERY = 100  # steps between two lines where there is no terminal to draw a bar on
 
 __all__ = ["reporter", "train"]
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A published recipe, or a file that changes one.")],
+    name: Annotated[
+        str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A published recipe, or a file that changes one; `list` shows all.")
+    ],
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changed settings: lr=5e-4 options.size=320.")
     ] = None,
@@ -37,6 +40,8 @@ def train(
 ) -> None:
     """Train a model as a recipe says. A run that is stopped at any moment continues with --resume and ends with the same weights.
 
+    promptseg train list                            # all recipes; list clipseg: those of one family
+
     promptseg train pocket --data ROOT --output runs/mine
 
     promptseg train mine.yaml lr=5e-4 --dry-run     # mine.yaml: "base: pocket" and what differs
@@ -47,6 +52,9 @@ def train(
     from ..training.files import read, with_words
     from ..training.record import prepare
 
+    if name == LIST:
+        _list(*(changes or []))
+        return
     recipe = read(name) if name.endswith((".yaml", ".yml")) else training.recipe(name)
     recipe = with_words(_given(recipe, data=data and str(data), output=output and str(output), seed=seed), changes or [])
     following = training.stages(recipe)
@@ -69,6 +77,20 @@ def train(
             raise
         raise typer.Exit(INTERRUPTED) from None
     say(f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more.")
+
+
+def _list(family: str = "", *_: str) -> None:
+    """All recipes, or those of a family, and what sets them apart."""
+    from .. import training
+
+    shown = {name: make for name, make in training.recipes().items() if name.startswith(family)}
+    if not shown:
+        raise ConfigError(f"No recipe begins with {family!r}; `promptseg train list` shows all.")
+    width = max(map(len, shown))
+    for name, make in shown.items():
+        about = (getattr(make, "func", make).__doc__ or "").partition("\n")[0]
+        typer.echo(f"{name:<{width}}  {about}".rstrip())
+    typer.echo("promptseg train RECIPE --dry-run shows one whole, its data, its steps and what it would take.")
 
 
 def _given(recipe: Recipe, **given: Any) -> Recipe:

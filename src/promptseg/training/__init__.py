@@ -33,7 +33,7 @@ def recipe(name: str) -> Recipe:
     """
     known = recipes()
     if name not in known:
-        raise ConfigError(f"There is no recipe {name!r}.{nearest(name, tuple(known))} There are: {', '.join(known)}.")
+        raise ConfigError(f"There is no recipe {name!r}.{nearest(name, tuple(known))} `promptseg train list` shows all.")
     return known[name]()
 
 
