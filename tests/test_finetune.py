@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -388,6 +389,15 @@ def test_batches_go_to_the_device_whole(start: Path, tmp_path: Path) -> None:
     assert {len({*names[:3]}) for names in batch.names} == {2}, "with two names one is asked for again"
     assert moved(batch, torch.device("meta")).known.device.type == "meta"
     assert moved(batch, torch.device("meta")).photos == batch.photos
+
+
+def test_a_name_that_few_photos_show_is_denied_as_seldom(start: Path, tmp_path: Path) -> None:
+    photos = checked(folders(tmp_path / "data", names=("grass", "dog", "cat", "cat", "cat", "cat"), count=12), lambda line: None)
+    recipe = with_words(PRESETS["head"], ["options.size=64", "options.prompts=2", "options.others=0"])
+    run = FineTune(recipe, zoo.load(start)[0], photos, ("cat", "dog", "grass"))  # type: ignore[arg-type]
+    asked = [run.example(number) for number in range(160)]
+    denied = Counter(example.names[1] for example in asked if example.names[0] == "grass" and example.present[0])
+    assert denied["cat"] > 2 * denied["dog"] > 0, "eight photos show a cat, two a dog"
 
 
 @pytest.mark.parametrize(("prompts", "others"), [(1, 0), (4, 1)])

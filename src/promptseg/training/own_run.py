@@ -122,11 +122,19 @@ class OwnRun(Run):
         missing = [name for name in self.names if name not in shown]
         count = self.options.prompts
         there = [shown[i] for i in rng.permutation(len(shown))[: max(1, count - min(2, len(missing)))]]
-        chosen = there + [missing[i] for i in rng.permutation(len(missing))[: count - len(there)]]
+        chosen = there + self._denied(missing, count - len(there), rng)
         names = [chosen[i % len(chosen)] for i in range(count)]  # of few names each is asked in several wordings
         nothing = torch.zeros(known.shape)
         targets = torch.stack([seen[name] if name in there else nothing for name in names])
         return names, targets, torch.tensor([name in there for name in names])
+
+    def _denied(self, missing: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+        """Some of the names that are not there. What few photos show is denied as seldom: else it would be denied far more than shown."""
+        if not missing:
+            return []
+        photos = np.array([len(self.shows[name]) for name in missing], dtype=np.float64)
+        chosen = rng.choice(len(missing), min(count, len(missing)), replace=False, p=photos / photos.sum())
+        return [missing[i] for i in chosen]
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         return collate(examples)
