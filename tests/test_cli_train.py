@@ -161,6 +161,7 @@ def test_a_fine_tuning_that_is_asked_to_stop_ends_alike(cli: Cli, monkeypatch: p
         (("pockte",), "There is no recipe 'pockte'. Did you mean 'pocket'? `promptseg train list` shows all."),
         (("pocket", "stepps=3"), "'stepps=3': there is no setting 'stepps'"),
         (("list", "nix"), "No recipe begins with 'nix'"),
+        (("list", "pocket", "psalm"), "one family at a time; 'psalm' is one word too many."),
         (("pocket", "steps"), "write key=value"),
         (("nowhere.yaml",), "cannot be read"),
     ],
@@ -174,7 +175,9 @@ def test_mistakes_are_one_line(cli: Cli, words: tuple[str, ...], message: str) -
 
 def test_recipes_are_listed_with_what_sets_them_apart(cli: Cli) -> None:
     _, out, _ = cli("train", "list")
-    assert [line.split()[0] for line in out.splitlines()[:-1]] == list(training.recipes())
+    lines = out.splitlines()[:-1]
+    assert [line.split()[0] for line in lines] == list(training.recipes())
+    assert all(line.endswith(".") for line in lines)  # each with its sentence
     _, out, _ = cli("train", "list", "pocket")
     assert "on from `third`" in next(line for line in out.splitlines() if line.startswith("pocket "))
     assert "clipseg/" not in out

@@ -58,6 +58,21 @@ def test_what_only_begins_like_nothing_is_a_class(tmp_path: Path) -> None:
     assert own(replicas.own_maps(tmp_path, classes="background 2\nspoon\n")).classes == ("background", "background 2", "spoon")
 
 
+def test_label_maps_in_parts(tmp_path: Path) -> None:
+    replicas.own_maps(tmp_path)
+    for name, part in (("a", "train"), ("b", "val")):
+        for file in list(tmp_path.glob(f"*/{name}.*")):
+            (file.parent / part).mkdir()
+            file.rename(file.parent / part / file.name)
+    photos = own(tmp_path)
+    assert (kind_of(tmp_path), [sample.id for sample in photos]) == ("maps", ["train/a", "val/b"])
+    assert [set(sample.masks()[0]) for sample in photos] == [{"background", "cup", "spoon"}] * 2
+    assert [sample.id for sample in own(tmp_path, "val")] == ["val/b"]
+    assert not told(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    assert own(tmp_path).classes == ("train", "val")  # what else could they be
+
+
 def test_a_folder_per_class(tmp_path: Path) -> None:
     photos = own(replicas.own_folders(tmp_path))
     assert (kind_of(tmp_path), photos.classes) == ("folders", ("cup", "spoon"))

@@ -328,6 +328,9 @@ def test_the_command_shows_what_can_be_measured(cli: Cli) -> None:
     assert code == 0
     for word in ("unseen=10", "promptseg data list pascal-zero-shot", "CLIPSeg (PC+): mIoU, seen 0.357, mIoU, unseen 0.431"):
         assert word in out
+    code, _, err = cli("eval", "list", "own", "pocket")
+    assert code == 1
+    assert "one protocol at a time" in err
 
 
 def test_the_command_measures_several_models(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

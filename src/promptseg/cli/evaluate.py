@@ -111,10 +111,12 @@ def _print(table: Table) -> None:
     typer.echo("; ".join(f"{name} {value}" for name, value in table.constants.items()))
 
 
-def _list(name: str | None = None, *rest: str) -> None:
+def _list(name: str | None = None, *more: str) -> None:
     """All protocols, or one with its data, options and published figures."""
     from .. import evaluation
 
+    if more:
+        raise ConfigError(f"`promptseg eval list` shows one protocol at a time; {more[0]!r} is one word too many.")
     if name is None:
         width = max(map(len, evaluation.PROTOCOLS))
         for kind in evaluation.PROTOCOLS.values():

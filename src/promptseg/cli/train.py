@@ -79,10 +79,12 @@ def train(
     say(f"Trained: {folder}. Measure it on your photos: promptseg eval own --model {folder} --data PHOTOS; promptseg eval list has more.")
 
 
-def _list(family: str = "", *_: str) -> None:
+def _list(family: str = "", *more: str) -> None:
     """All recipes, or those of a family, and what sets them apart."""
     from .. import training
 
+    if more:
+        raise ConfigError(f"`promptseg train list` shows one family at a time; {more[0]!r} is one word too many.")
     shown = {name: make for name, make in training.recipes().items() if name.startswith(family)}
     if not shown:
         raise ConfigError(f"No recipe begins with {family!r}; `promptseg train list` shows all.")

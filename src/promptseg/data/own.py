@@ -37,7 +37,7 @@ NO_INSTANCES = ("caption", "keypoint", "panoptic", "stuff")  # in names of COCO'
 def own(path: Path, split: str = "all", *, zero: Zero = "background") -> PhotoSet[Any]:
     """One's own photos with masks; the form is recognised. SPLIT: all, or the name of a folder (train, val, ...) that has parts of them.
 
-    Label maps:       ROOT/images/NAME.jpg, ROOT/masks/NAME.png, ROOT/classes.txt
+    Label maps:       ROOT/images/NAME.jpg, ROOT/masks/NAME.png, ROOT/classes.txt; of parts, images/train/NAME.jpg, masks/train/NAME.png
                       value k = line k of classes.txt, 0 = none of them, 255 = ignored. A first line "background" names the value 0.
     A folder a class: ROOT/images/NAME.jpg, ROOT/masks/CLASS/NAME.png
                       not 0 = the class; no file = the photo does not show it
@@ -92,8 +92,8 @@ def kind_of(path: Path) -> Kind:
     masks, listed = mask_folder(path), (path / CLASSES).is_file()
     if coco_files(path) and not listed:
         return "coco"
-    if masks is not None and any(entry.is_dir() for entry in masks.iterdir()):
-        return "folders"
+    if masks is not None and (found := _folders_in(masks)) and not (listed and found <= _folders_in(path / "images")):
+        return "folders"  # of classes; those that images has as well, such as train and val, are parts of a set of label maps
     if masks is not None and listed:
         return "maps"
     if listed and next(path.rglob("*.tar"), None):
@@ -101,6 +101,10 @@ def kind_of(path: Path) -> Kind:
     lacks = "no folder masks" if masks is None else "no classes.txt beside masks (one class per line), and no folder per class in it"
     lacks += ", no COCO .json, no data.yaml, no .tar files"
     raise DataError(f"{path} has {lacks}. `promptseg data list own` shows the forms that are read.")
+
+
+def _folders_in(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.is_dir()}
 
 
 def known(found: Path | None, path: Path) -> Path:
@@ -191,7 +195,7 @@ def _id(photo: Path, folder: Path) -> str:
 
 def _folders(root: Path) -> PhotoSet[RegionSample]:
     masks = known(mask_folder(root), root)
-    classes = tuple(sorted(entry.name for entry in masks.iterdir() if entry.is_dir()))
+    classes = tuple(sorted(_folders_in(masks)))
     samples = tuple(_folder_sample(photo, root / "images", masks, classes) for photo in photos_in(root / "images"))
     return PhotoSet("own", classes, samples)
 

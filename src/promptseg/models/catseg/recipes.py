@@ -71,30 +71,36 @@ def large() -> Recipe:
     return replace(base(), name="catseg/large", card="catseg-large", output="runs/catseg/large", options=options)
 
 
-def _variant(name: str, mode: Mode = "query-value", **config: Any) -> Callable[[], Recipe]:
-    """The base run with another network or mode of fine-tuning."""
+def _variant(name: str, about: str, mode: Mode = "query-value", **config: Any) -> Callable[[], Recipe]:
+    """The base run with another network or mode of fine-tuning; ``about`` it, a line for `promptseg train list`."""
 
     def make() -> Recipe:
         run = base()
         options = replace(run.options, config=replace(run.options.config, **config), mode=mode)
         return replace(run, name=f"catseg/{name}", output=f"runs/catseg/{name}", groups=groups(mode), options=options)
 
+    make.__doc__ = about
     return make
 
 
 _ALL: tuple[Callable[[], Recipe], ...] = (
     base,
     large,
-    _variant("ablation-no-spatial", spatial=False),
-    _variant("ablation-no-class", classes=False),
-    _variant("ablation-no-aggregation", spatial=False, classes=False),
-    _variant("ablation-no-guidance", image_guidance=0, text_guidance=0),
-    _variant("ablation-no-decoder-guidance", decoder_guidance=(0, 0)),
-    _variant("ablation-no-decoder", decoder=(), decoder_guidance=(0, 0)),
-    _variant("ablation-full-class-attention", attention="full"),
-    _variant("ablation-frozen", "frozen"),
-    _variant("ablation-prompt", "prompt", visual_prompts=(12, 50)),
-    _variant("ablation-attention", "attention"),
-    _variant("ablation-full", "full"),
+    _variant("ablation-no-spatial", "Without spatial aggregation.", spatial=False),
+    _variant("ablation-no-class", "Without class aggregation.", classes=False),
+    _variant("ablation-no-aggregation", "Without both: the bare cost volume, upsampled.", spatial=False, classes=False),
+    _variant("ablation-no-guidance", "The aggregation is not guided by the embeddings.", image_guidance=0, text_guidance=0),
+    _variant("ablation-no-decoder-guidance", "The decoder is not fed by CLIP's intermediate blocks.", decoder_guidance=(0, 0)),
+    _variant(
+        "ablation-no-decoder",
+        "Without the decoder: one convolution, at the grid of CLIP's patches; what replaces it is ours.",
+        decoder=(),
+        decoder_guidance=(0, 0),
+    ),
+    _variant("ablation-full-class-attention", "Softmax attention over the classes.", attention="full"),
+    _variant("ablation-frozen", "CLIP is frozen.", "frozen"),
+    _variant("ablation-prompt", "50 prompt tokens in each block of CLIP learn; their number is ours.", "prompt", visual_prompts=(12, 50)),
+    _variant("ablation-attention", "All of CLIP's attention learns.", "attention"),
+    _variant("ablation-full", "All of CLIP's blocks learn.", "full"),
 )
 RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in _ALL}

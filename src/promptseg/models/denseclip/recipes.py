@@ -105,13 +105,13 @@ def baseline_vit_b() -> Recipe:
 
 def frozen() -> Recipe:
     """The run on ResNet-50 with a text tower that stays exactly as CLIP has it, as the paper describes it."""
-    run = _ablation("frozen-text")()
+    run = _ablation("frozen-text", "")()
     tower = replace(LANGUAGE[1], lr=1.0, frozen=True)
     return replace(run, groups=(LANGUAGE[0], tower, IMAGE, NORMS))
 
 
-def _ablation(name: str, depth: int | None = None, **language: Any) -> Callable[[], Recipe]:
-    """The run on ResNet-50 with other language guidance; ``depth``: layers of the context decoder."""
+def _ablation(name: str, about: str, depth: int | None = None, **language: Any) -> Callable[[], Recipe]:
+    """The run on ResNet-50 with other language guidance; ``depth``: layers of the context decoder; ``about`` it: for `train list`."""
 
     def make() -> Recipe:
         config = fpn_r50()
@@ -120,6 +120,7 @@ def _ablation(name: str, depth: int | None = None, **language: Any) -> Callable[
         changed = replace(config, language=replace(config.language, **changes))
         return _run(f"ablation-{name}", "denseclip-fpn-r50", changed, "RN50.pt")
 
+    make.__doc__ = about
     return make
 
 
@@ -145,6 +146,7 @@ def _any_backbone(name: str, *, guided: bool) -> Callable[[], Recipe]:
             return _run(name, "denseclip-fpn-r50", config, "RN50.pt", imagenet=weights)
         return _run(f"baseline-{name}", "denseclip-baseline-fpn-r50", baseline(config), None, imagenet=weights)
 
+    make.__doc__ = f"{BACKBONES[name][1]} of ImageNet, {'with the text tower of CLIP' if guided else 'without language'}."
     return make
 
 
@@ -195,9 +197,9 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     msrc,
     msrc_baseline,
     frozen,
-    _ablation("score-map", prompting="none"),
-    _ablation("pre-model", prompting="pre"),
-    _ablation("decoder-1", depth=1),
-    _ablation("decoder-6", depth=6),
+    _ablation("score-map", "Without context decoder: learned vectors and the score map only.", prompting="none"),
+    _ablation("pre-model", "Pre-model prompting, which is in the paper and not in its code.", prompting="pre"),
+    _ablation("decoder-1", "A context decoder of one layer; ours.", depth=1),
+    _ablation("decoder-6", "A context decoder of six layers; ours.", depth=6),
 )
 RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in _ALL}

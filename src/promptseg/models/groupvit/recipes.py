@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from ...contracts import ParameterGroup, Recipe
 from ...errors import ConfigError
@@ -96,23 +95,31 @@ def one_stage(*, hard: bool = True, tokens: int = 64, groups: int = 8) -> GroupV
     return GroupVitImageConfig(factors=(1, 1), depths=(6, 6), heads=(6, 6), group_tokens=(tokens, 0), output_groups=(groups,), hard=hard)
 
 
-def ablation(name: str, image: GroupVitImageConfig, multi_label: int = 3) -> Recipe:
-    """A network on CC12M."""
-    config = GroupVitConfig(image=image, multi_label=multi_label)
-    return _recipe(f"groupvit/ablation-{name}", "groupvit-gcc-yfcc", "gcc12m", GCC12M, config)
+def _ablation(name: str, about: str, image: GroupVitImageConfig, multi_label: int = 3) -> Callable[[], Recipe]:
+    """A network on CC12M; ``about`` it, a line for `promptseg train list`."""
+
+    def make() -> Recipe:
+        config = GroupVitConfig(image=image, multi_label=multi_label)
+        return _recipe(f"groupvit/ablation-{name}", "groupvit-gcc-yfcc", "gcc12m", GCC12M, config)
+
+    make.__doc__ = about
+    return make
 
 
 ABLATIONS: tuple[Callable[[], Recipe], ...] = (
     # table 1: hard or soft assignment, with and without the loss on prompts
-    partial(ablation, "hard", one_stage(), multi_label=0),
-    partial(ablation, "soft", one_stage(hard=False), multi_label=0),
-    partial(ablation, "hard-multilabel", one_stage()),
-    partial(ablation, "soft-multilabel", one_stage(hard=False)),
+    _ablation("hard", "One stage, hard assignment, captions alone.", one_stage(), multi_label=0),
+    _ablation("soft", "One stage, soft assignment, captions alone.", one_stage(hard=False), multi_label=0),
+    _ablation("hard-multilabel", "One stage, hard assignment, three prompts per caption.", one_stage()),
+    _ablation("soft-multilabel", "One stage, soft assignment, three prompts per caption.", one_stage(hard=False)),
     # table 2: how many group tokens and how many segments; 64 and 8 is hard-multilabel
-    *(partial(ablation, f"tokens{count}", one_stage(tokens=count)) for count in (16, 32)),
-    *(partial(ablation, f"outputs{count}", one_stage(groups=count)) for count in (4, 16)),
+    *(
+        _ablation(f"tokens{count}", f"hard-multilabel with {count} group tokens instead of 64.", one_stage(tokens=count))
+        for count in (16, 32)
+    ),
+    *(_ablation(f"outputs{count}", f"hard-multilabel with {count} segments instead of 8.", one_stage(groups=count)) for count in (4, 16)),
     # table 3: two stages; one is hard-multilabel
-    partial(ablation, "two-stages", GroupVitImageConfig()),
+    _ablation("two-stages", "hard-multilabel with the published two stages.", GroupVitImageConfig()),
 )
 
 # --- small --------------------------------------------------------------------------------------------------------------------------------

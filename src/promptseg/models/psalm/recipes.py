@@ -149,14 +149,15 @@ def handful() -> Recipe:
     )  # fmt: skip
 
 
-def _variant(name: str, precision: Literal["bfloat16", "float16"] = "float16", **options: Any) -> Callable[[], Recipe]:
-    """Stage 2 with other options."""
+def _variant(name: str, about: str, precision: Literal["bfloat16", "float16"] = "float16", **options: Any) -> Callable[[], Recipe]:
+    """Stage 2 with other options; ``about`` it, a line for `promptseg train list`."""
 
     def make() -> Recipe:
         run = stage2()
         changed = replace(run.options, **options)
         return replace(run, name=f"psalm/{name}", output=f"runs/psalm/{name}", options=changed, precision=precision)
 
+    make.__doc__ = about
     return make
 
 
@@ -164,15 +165,23 @@ _ALL: tuple[Callable[[], Recipe], ...] = (
     stage1,
     stage2,
     handful,
-    _variant("stage2-bf16", "bfloat16"),
-    _variant("stage2-lora", "bfloat16", lora=16),
-    _variant("ablation-no-alignment", projector=None),
-    _variant("ablation-no-mask-tokens", config=PsalmConfig(queries="table")),
-    _variant("ablation-reference-token", config=PsalmConfig(condition="last")),
-    _variant("ablation-coupled-classes", config=PsalmConfig(classes=names("coco-panoptic133"))),
-    _variant("ablation-one-proposal", config=PsalmConfig(masks=MaskConfig(queries=1))),
-    _variant("ablation-panoptic-only", sources=(PANOPTIC,)),
-    _variant("ablation-referring-only", sources=(REFERRING,)),
-    _variant("ablation-interactive-only", sources=(INTERACTIVE,)),
+    _variant("stage2-bf16", "Stage 2 in bfloat16.", "bfloat16"),
+    _variant("stage2-lora", "Stage 2 in bfloat16, the language model by adapters of rank 16.", "bfloat16", lora=16),
+    _variant("ablation-no-alignment", "Stage 2 without stage 1.", projector=None),
+    _variant("ablation-no-mask-tokens", "Queries that do not go through the language model.", config=PsalmConfig(queries="table")),
+    _variant(
+        "ablation-reference-token",
+        "Names and sentences by their last token instead of the mean of all.",
+        config=PsalmConfig(condition="last"),
+    ),
+    _variant(
+        "ablation-coupled-classes",
+        "A classifier of COCO's classes, learned with the masks, in place of names; made our way.",
+        config=PsalmConfig(classes=names("coco-panoptic133")),
+    ),
+    _variant("ablation-one-proposal", "A single query.", config=PsalmConfig(masks=MaskConfig(queries=1))),
+    _variant("ablation-panoptic-only", "Panoptic maps alone.", sources=(PANOPTIC,)),
+    _variant("ablation-referring-only", "Referring sentences alone.", sources=(REFERRING,)),
+    _variant("ablation-interactive-only", "Points, scribbles, boxes and masks alone.", sources=(INTERACTIVE,)),
 )
 RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in _ALL}

@@ -44,7 +44,8 @@ class DetectionTraining:
             )
 
 
-def _run(name: str, config: DenseClipConfig, clip: str, *, card: str | None = None, **options: Any) -> Callable[[], Recipe]:
+def _run(name: str, about: str, config: DenseClipConfig, clip: str, *, card: str | None = None, **options: Any) -> Callable[[], Recipe]:
+    """A run of one epoch schedule; ``about`` it, a line for `promptseg train list`."""
     masks = isinstance(config.head, MaskHead)
 
     def make() -> Recipe:
@@ -56,6 +57,7 @@ def _run(name: str, config: DenseClipConfig, clip: str, *, card: str | None = No
             options=DetectionTraining(config=config, clip=clip, **options),
         )  # fmt: skip
 
+    make.__doc__ = about
     return make
 
 
@@ -65,18 +67,21 @@ def _pre_model(config: DenseClipConfig) -> DenseClipConfig:
 
 
 _ALL: tuple[Callable[[], Recipe], ...] = (
-    _run("retinanet-r50", retinanet_r50(), "RN50.pt"),
-    _run("retinanet-r101", retinanet_r101(), "RN101.pt"),
-    _run("maskrcnn-r50", maskrcnn_r50(), "RN50.pt"),
-    _run("maskrcnn-r101", maskrcnn_r101(), "RN101.pt"),
-    _run("baseline-retinanet-r50", baseline(retinanet_r50()), "RN50.pt"),
-    _run("baseline-retinanet-r101", baseline(retinanet_r101()), "RN101.pt"),
-    _run("baseline-maskrcnn-r50", baseline(maskrcnn_r50()), "RN50.pt"),
-    _run("baseline-maskrcnn-r101", baseline(maskrcnn_r101()), "RN101.pt"),
-    _run("ablation-maskrcnn-pre-model", _pre_model(maskrcnn_r50()), "RN50.pt", card="maskrcnn-r50"),
+    _run("retinanet-r50", "RetinaNet on CLIP's ResNet-50.", retinanet_r50(), "RN50.pt"),
+    _run("retinanet-r101", "RetinaNet on CLIP's ResNet-101.", retinanet_r101(), "RN101.pt"),
+    _run("maskrcnn-r50", "Mask R-CNN on CLIP's ResNet-50.", maskrcnn_r50(), "RN50.pt"),
+    _run("maskrcnn-r101", "Mask R-CNN on CLIP's ResNet-101.", maskrcnn_r101(), "RN101.pt"),
+    _run("baseline-retinanet-r50", "RetinaNet on CLIP's ResNet-50, without language.", baseline(retinanet_r50()), "RN50.pt"),
+    _run("baseline-retinanet-r101", "RetinaNet on CLIP's ResNet-101, without language.", baseline(retinanet_r101()), "RN101.pt"),
+    _run("baseline-maskrcnn-r50", "Mask R-CNN on CLIP's ResNet-50, without language.", baseline(maskrcnn_r50()), "RN50.pt"),
+    _run("baseline-maskrcnn-r101", "Mask R-CNN on CLIP's ResNet-101, without language.", baseline(maskrcnn_r101()), "RN101.pt"),
     _run(
-        "maskrcnn-imagenet-r50", on_imagenet(maskrcnn_r50(), ImageNetBackbone()), "RN50.pt", card="maskrcnn-r50",
-        imagenet="resnet-50/model.safetensors",
+        "ablation-maskrcnn-pre-model", "Mask R-CNN with pre-model prompting; ours.", _pre_model(maskrcnn_r50()), "RN50.pt",
+        card="maskrcnn-r50",
+    ),
+    _run(
+        "maskrcnn-imagenet-r50", "Mask R-CNN on ImageNet's ResNet-50, with the text tower of CLIP.",
+        on_imagenet(maskrcnn_r50(), ImageNetBackbone()), "RN50.pt", card="maskrcnn-r50", imagenet="resnet-50/model.safetensors",
     ),
 )  # fmt: skip
 RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in _ALL}
