@@ -171,8 +171,12 @@ def _counts(net: Model) -> dict[str, int]:
 
 
 def segment(case: Case) -> Results:
-    """From the uint8 photo to the label map, whole or in sliding windows."""
-    args, net = case.args, network(case)
+    """From the uint8 photo to the label map, whole or in sliding windows.
+
+    In float64: a patch goes to one segment alone, whose score it decides, and where two segments are equally near (to one patch of the
+    COCO case they are, by 1e-5) float32 leaves the choice to the processor's rounding. The encoders' cases are in float32.
+    """
+    args, net = case.args, network(case).double()
     photo, test = args["image"], args["test_cfg"]
     size = (photo.shape[0], photo.shape[1])
     content = windows.resized(size, args["resize"]["short"], args["resize"]["long"]) if args["resize"] else size
@@ -186,7 +190,7 @@ def segment(case: Case) -> Results:
         prompts = replace(prompts, condition=given)
 
     def look(view: View) -> GroupLogits:
-        return net.decode(net.encode_image(to_pixels(photo, view, preprocess)[None]), prompts)
+        return net.decode(net.encode_image(to_pixels(photo, view, preprocess)[None].double()), prompts)
 
     seen = net.merge([look(view) for view in views], views, tuple(args["original_size"]))
     threshold = test["bg_thresh"] if args["with_background"] else None
