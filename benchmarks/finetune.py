@@ -128,10 +128,11 @@ def mean(rows: Rows, names: Sequence[str]) -> tuple[float, float]:
 
 def main() -> None:
     options = _options()
-    root, own_parts, asked = options.data / options.set, parts(options.data / options.set), ASKED[options.set]
-    rest = own_parts.third if options.tuning else own_parts.rest
+    root = options.data / options.set
+    given = parts(root)
+    rest = given.third if options.tuning else given.rest
     if options.write:
-        print(f"{OWN} photos in {as_own(root, own_parts.own, options.write)}")
+        print(f"{len(given.own)} photos in {as_own(root, given.own, options.write)}")
         return
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -140,23 +141,23 @@ def main() -> None:
             return asked_for(annotated(own(as_own(options.data / source, files, place / part))), ASKED[source])
 
         report = finetune(
-            as_own(root, own_parts.own, place / "own"), model=options.model, preset=options.preset,
-            output=place / "run", classes=asked, steps=options.steps, seed=options.seed, changes=options.changes,
+            as_own(root, given.own, place / "own"), model=options.model, preset=options.preset,
+            output=place / "run", classes=ASKED[options.set], steps=options.steps, seed=options.seed, changes=options.changes,
         )  # fmt: skip
         print(f"{report}\n\ntraining took {report.seconds:.0f} s on {torch.get_num_threads()} cores")
         names = [row.name for row in report.classes]
-        weak = [name for name, score in scores(options.model, photos_of("third", own_parts.third), names).items() if score < LOW]
+        weak = [name for name, score in scores(options.model, photos_of("third", given.third), names).items() if score < LOW]
 
-        def changed(photos: Sequence[AnnotatedPhoto], asked: Sequence[str]) -> Rows:
-            first, last = (scores(model, photos, asked) for model in (options.model, report.folder))
-            return {name: (first[name], last[name]) for name in asked if name in first}
+        def changed(photos: Sequence[AnnotatedPhoto], wanted: Sequence[str]) -> Rows:
+            first, last = (scores(model, photos, wanted) for model in (options.model, report.folder))
+            return {name: (first[name], last[name]) for name in wanted if name in first}
 
         rows = changed(photos_of("rest", rest), names)
         low = [name for name in weak if name in rows]
         show(f"{len(rest)} photos that it neither trained nor held out", rows, low)
-        farther = changed(photos_of("farther", own_parts.farther), names) if own_parts.farther else {}
+        farther = changed(photos_of("farther", given.farther), names) if given.farther else {}
         if farther:
-            show(f"{len(own_parts.farther)} photos of another place", farther, [name for name in low if name in farther])
+            show(f"{len(given.farther)} photos of another place", farther, [name for name in low if name in farther])
         other = ELSEWHERE[options.set]
         strange = parts(options.data / other).third
         kept = changed(photos_of("elsewhere", strange, other), [name for name in ASKED[other] if name not in names])

@@ -105,7 +105,7 @@ def baseline_vit_b() -> Recipe:
 
 def frozen() -> Recipe:
     """The run on ResNet-50 with a text tower that stays exactly as CLIP has it, as the paper describes it."""
-    run = _ablation("frozen-text", "")()
+    run = _run("ablation-frozen-text", "denseclip-fpn-r50", fpn_r50(), "RN50.pt")
     tower = replace(LANGUAGE[1], lr=1.0, frozen=True)
     return replace(run, groups=(LANGUAGE[0], tower, IMAGE, NORMS))
 

@@ -45,7 +45,7 @@ class DetectionTraining:
 
 
 def _run(name: str, about: str, config: DenseClipConfig, clip: str, *, card: str | None = None, **options: Any) -> Callable[[], Recipe]:
-    """A run of one epoch schedule; ``about`` it, a line for `promptseg train list`."""
+    """A run of the published twelve epochs; ``about`` it, a line for `promptseg train list`."""
     masks = isinstance(config.head, MaskHead)
 
     def make() -> Recipe:
