@@ -88,13 +88,18 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(first=examples[0].number, names=names, photos=photos, **stacked)
 
 
-def crop(photo: TrainingPhoto, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A random window, stretched to ``side`` pixels, often around one thing; maybe mirrored. Floats: pixels 0..1, masks 0/1."""
+def crop(photo: TrainingPhoto, side: int, rng: np.random.Generator, *, stretched: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """A random window, often around one thing; maybe mirrored. Floats: pixels 0..1, masks 0/1.
+
+    It has about the proportions of its photo, and is stretched to ``side`` pixels each way. Where it is not ``stretched``, it is about
+    square, but for whole photos, and as near to it as narrow photos allow.
+    """
     H, W = photo.image.shape[1:]
     area = 1.0 if rng.random() < WHOLE else np.exp(rng.uniform(np.log(SMALLEST_CROP), 0))
     aspect = np.exp(rng.uniform(-0.25, 0.25))
-    h = int(np.clip(np.sqrt(area * aspect) * H, 32, H))
-    w = int(np.clip(np.sqrt(area / aspect) * W, 32, W))
+    height, width = (H, W) if stretched or area == 1 else (np.sqrt(H * W),) * 2
+    h = int(np.clip(np.sqrt(area * aspect) * height, 32, H))
+    w = int(np.clip(np.sqrt(area / aspect) * width, 32, W))
     y, x = int(rng.integers(0, H - h + 1)), int(rng.integers(0, W - w + 1))
     if len(photo.names) and rng.random() < 0.5:
         ys, xs = np.nonzero(photo.masks[int(rng.integers(len(photo.names)))].numpy())

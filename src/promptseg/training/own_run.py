@@ -34,10 +34,15 @@ LOOKED_AT = 8  # photos on which other names are looked for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnOptions:
-    """What only fine-tuning knows. ``rank`` of the adapters; 0: none, the parameters themselves are trained."""
+    """What only fine-tuning knows. ``rank`` of the adapters; 0: none, the parameters themselves are trained.
+
+    ``stretched``: crops have the proportions of their photo and are stretched to squares, as whole photos are by networks of one input
+    size; else they are cut about square.
+    """
 
     losses: Mapping[str, float]  # weights
     size: int = 256  # side of the training crops, pixels
+    stretched: bool = True
     prompts: int = 5  # names of the data asked of each crop
     others: int = 2  # other names asked of it, to be answered as before
     rank: int = 0
@@ -101,7 +106,7 @@ class OwnRun(Run):
     def example(self, number: int) -> Example:
         rng = np.random.default_rng((self.seed, number))
         photo = self._photo(self._drawn(rng))
-        pixels, masks, unknown = crop(photo, self.options.size, rng)
+        pixels, masks, unknown = crop(photo, self.options.size, rng, stretched=self.options.stretched)
         asked, targets, present = self._asked(photo, masks, ~unknown, rng)
         pools = (
             [self.found if self.found and rng.random() < 0.5 else self.others for _ in range(self.options.others)] if self.others else []

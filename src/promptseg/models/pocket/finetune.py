@@ -28,7 +28,7 @@ from .vocabulary import ELSEWHERE, SYNONYMS, wordings
 NEAR = 0.55  # cosine from which another name may mean what a name of the data means
 ADAPTED = ("tower.stages.3.", "tower.stages.4.", "tower.stages.5.", "tower.stages.6.", "tower.head.", "neck.", "decoder.")
 
-_OPTIONS = OwnOptions(size=384, losses={"mask": 1.0, "dice": 1.0, "presence": 0.3, "kept": 4.0})
+_OPTIONS = OwnOptions(size=384, stretched=False, losses={"mask": 1.0, "dice": 1.0, "presence": 0.3, "kept": 4.0})
 _HEAD = Recipe(
     name="pocket/finetune-head", card="pocket", data="", output="", steps=450, batch_size=2, lr=2e-3, weight_decay=0.02, ema=0.97,
     schedule=Warmup(steps=20, start=0.1, main=Cosine()), save_every_s=60.0, options=_OPTIONS,
