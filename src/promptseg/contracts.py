@@ -7,13 +7,14 @@ A family is one folder under `models/` that offers ``Model`` (the network), its 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from .errors import ConfigError, PromptError
 from .prompts import Text, describe
+from .training.bounds import check_bounds
 from .training.schedules import Cosine, Schedule
 
 if TYPE_CHECKING:
@@ -365,7 +366,7 @@ class ParameterGroup:
     frozen: bool = False
 
     def __post_init__(self) -> None:
-        _check_bounds(self)
+        check_bounds(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,26 +405,6 @@ class Recipe:
     options: Any = None
 
     def __post_init__(self) -> None:
-        _check_bounds(self)
+        check_bounds(self)
         if self.best is not None and self.validate_every is None:
             raise ConfigError(f"best: {self.best!r} is a figure of the validation, and there is none; set validate_every, too.")
-
-
-_BOUNDS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
-    ("at least 1", lambda value: value >= 1, ("steps", "batch_size", "accumulate", "keep", "validate_every", "pictures_every")),
-    ("at least 0", lambda value: value >= 0, ("workers", "save_every_s")),
-    ("at least 0 and finite", lambda value: 0 <= value < math.inf, ("lr", "weight_decay")),
-    ("more than 0", lambda value: value > 0, ("epsilon", "clip")),
-    ("from 0 up to, not including, 1", lambda value: 0 <= value < 1, ("ema", "betas")),
-    ("from 0 up to, not including, 2 ** 63", lambda value: 0 <= value < 2**63, ("seed",)),
-)
-
-
-def _check_bounds(settings: Recipe | ParameterGroup) -> None:
-    """NaN is in no bounds. A setting that is None is off."""
-    for wanted, fits, names in _BOUNDS:
-        for name in names:
-            value = getattr(settings, name, None)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if not all(number is None or fits(number) for number in numbers):
-                raise ConfigError(f"{name} is {wanted}, not {value!r}.")
