@@ -468,6 +468,20 @@ def test_what_is_not_averaged_is_left_as_the_last_step_made_it(dtype: torch.dtyp
     assert model.bias.item() == 1
 
 
+def test_frozen_parameters_are_not_copied_and_buffers_are_averaged() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[0].requires_grad_(False)
+    frozen = model[0].weight.clone()
+    average = Average(model, 0.9)
+    assert set(average.shadow) == {"1.weight", "1.bias", "1.running_mean", "1.running_var"}
+    model[1].running_mean.fill_(1.0)
+    average.update(model)
+    with average.applied(model):
+        assert torch.equal(model[0].weight, frozen)
+        assert 0 < model[1].running_mean[0].item() < 1
+    assert model[1].running_mean[0].item() == 1
+
+
 def test_recipes_are_found_by_name() -> None:
     assert "pocket" in recipes()
     assert recipe("pocket").card == "pocket"

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 class Average:
     """Exponential moving average of a network's float32 state; its memory grows from a few steps to 1 / (1 - decay).
 
-    Buffers such as batch statistics are averaged too; what has another type stays as the last step left it (in half precision an average
-    would not move). Under FSDP the shards are averaged where they lie.
+    Buffers such as batch statistics are averaged too. Frozen parameters are their own average, and what has another type stays as the last
+    step left it (in half precision an average would not move). Under FSDP the shards are averaged where they lie.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.count = decay, 0
-        self.shadow = {name: value.detach().clone() for name, value in model.state_dict().items() if value.dtype == torch.float32}
+        frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+        moving = {name: value for name, value in model.state_dict().items() if name not in frozen and value.dtype == torch.float32}
+        self.shadow = {name: value.detach().clone() for name, value in moving.items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
