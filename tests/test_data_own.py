@@ -70,7 +70,8 @@ def test_label_maps_in_parts(tmp_path: Path) -> None:
     assert [sample.id for sample in own(tmp_path, "val")] == ["val/b"]
     assert not told(tmp_path)
     (tmp_path / "classes.txt").unlink()
-    assert own(tmp_path).classes == ("train", "val")  # what else could they be
+    with pytest.raises(DataError, match=r"no classes.txt beside masks"):
+        own(tmp_path)
 
 
 def test_a_folder_per_class(tmp_path: Path) -> None:
@@ -160,6 +161,16 @@ def test_unknown_forms(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cup\ncup\n")
     with pytest.raises(DataError, match="names twice: cup"):
         own(tmp_path)
+
+
+def test_photos_in_folders_of_their_classes(tmp_path: Path) -> None:
+    for name in ("cup", "spoon"):
+        for folder in (tmp_path / "images" / name, tmp_path / "masks" / name / name):
+            folder.mkdir(parents=True)
+        replicas.photo(tmp_path / "images" / name / "a.jpg")
+        replicas.labels(tmp_path / "masks" / name / name / "a.png", replicas.rectangle((40, 48), (2, 3, 10, 12), 255))
+    samples = own(tmp_path).samples
+    assert [[region.name for region in sample.regions()] for sample in samples] == [["cup"], ["spoon"]]
 
 
 def test_masks_of_0_and_255(tmp_path: Path) -> None:

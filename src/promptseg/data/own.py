@@ -92,8 +92,8 @@ def kind_of(path: Path) -> Kind:
     masks, listed = mask_folder(path), (path / CLASSES).is_file()
     if coco_files(path) and not listed:
         return "coco"
-    if masks is not None and (found := _folders_in(masks)) and not (listed and found <= _folders_in(path / "images")):
-        return "folders"  # of classes; those that images has as well, such as train and val, are parts of a set of label maps
+    if masks is not None and _of_classes(masks, path / "images", listed):
+        return "folders"
     if masks is not None and listed:
         return "maps"
     if listed and next(path.rglob("*.tar"), None):
@@ -101,6 +101,17 @@ def kind_of(path: Path) -> Kind:
     lacks = "no folder masks" if masks is None else "no classes.txt beside masks (one class per line), and no folder per class in it"
     lacks += ", no COCO .json, no data.yaml, no .tar files"
     raise DataError(f"{path} has {lacks}. `promptseg data list own` shows the forms that are read.")
+
+
+def _of_classes(masks: Path, images: Path, listed: bool) -> bool:
+    """Whether the folders in masks are those of classes, and not parts of a set of label maps.
+
+    Parts, such as train and val, are folders of images as well. So are classes where the photos are sorted by them, but without a list of
+    classes, and their masks lie twice as deep: CLASS/CLASS/NAME.png.
+    """
+    found = _folders_in(masks)
+    twice = not listed and any((masks / name / name).is_dir() for name in found)
+    return bool(found) and (twice or not found <= _folders_in(images))
 
 
 def _folders_in(folder: Path) -> set[str]:
