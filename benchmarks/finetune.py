@@ -10,9 +10,11 @@ at least 0.10 more mean IoU, held out, over these classes. Who chose them by the
 there is only chance.
 
 Of ccp and msrc only the validation photos of `pocket`'s own training are used, so that it has seen none of them: in a fixed order the
-first forty, then twenty for the third part, and the rest is held out. CamVid's frames are three seconds apart, of three drives: the first
-forty of one are trained on, its later ones are held out, the second drive is the third part; of the third drive a table of its own tells
-what becomes of the gain in another place. Most of these frames are among the photos of `pocket`'s training, a hundredth of its draws.
+first forty, then twenty for the third part, and the rest is held out. --turn 1 and 2 begin the order a third and two thirds further on, so
+that nearly all photos are held out by one turn or another: a class that one turn's photos show two or three times moves by chance.
+CamVid's frames are three seconds apart, of three drives: the first forty of one are trained on, its later ones are held out, the second
+drive is the third part; of the third drive a table of its own tells what becomes of the gain in another place. Most of these frames are
+among the photos of `pocket`'s training, a hundredth of its draws.
 Photos of another set, whose names the data does not have, show what is forgotten.
 """
 
@@ -39,6 +41,7 @@ from promptseg.training.before_after import measure
 from promptseg.training.own_photos import asked_for
 
 OWN, THIRD = 40, 20
+TURNS = 3
 LOW, GAIN = 0.4, 0.10
 CCP: Mapping[str, Sequence[str]] = {  # the set's near-synonyms are joined
     "bag": ("bag", "purse", "wallet"),
@@ -82,14 +85,16 @@ class Parts:
 Rows: TypeAlias = Mapping[str, tuple[float, float]]  # IoU before and after, of the classes that photos show
 
 
-def parts(root: Path) -> Parts:
-    """The parts of a set; see above."""
+def parts(root: Path, turn: int = 0) -> Parts:
+    """The parts of a set; see above. ``turn``: 0, 1 or 2."""
     photos = sorted((root / "images").glob("*.jpg"))
     if root.name == "camvid":
         first, second, third = ([photo for photo in photos if f"_{drive}_" in photo.name] for drive in DRIVES)
         return Parts(first[:OWN], first[OWN:], second, third)
     unseen = sorted((photo for photo in photos if is_validation(photo.stem)), key=lambda photo: crc32(photo.stem[::-1].encode()))
-    return Parts(unseen[:OWN], unseen[OWN + THIRD :], unseen[OWN : OWN + THIRD])
+    start = turn * len(unseen) // TURNS
+    turned = unseen[start:] + unseen[:start]
+    return Parts(turned[:OWN], turned[OWN + THIRD :], turned[OWN : OWN + THIRD])
 
 
 def as_own(root: Path, folder: Path, photos: Mapping[str, Sequence[Path]]) -> Path:
@@ -129,7 +134,7 @@ def mean(rows: Rows, names: Sequence[str]) -> tuple[float, float]:
 
 def main() -> None:
     options = _options()
-    root, own_parts, asked = options.data / options.set, parts(options.data / options.set), ASKED[options.set]
+    root, own_parts, asked = options.data / options.set, parts(options.data / options.set, options.turn), ASKED[options.set]
     held_out = own_parts.third if options.tuning else own_parts.held_out
     if options.write:
         print(f"{OWN} photos in {as_own(root, options.write, {'': own_parts.train})}")
@@ -180,6 +185,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--preset", default="head")
     options.add_argument("--steps", type=int)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--turn", type=int, choices=range(TURNS), default=0, help="which division of the photos (ccp, msrc)")
     options.add_argument("--tuning", action="store_true", help="hold out the third part, to choose settings on it")
     options.add_argument("--write", type=Path, metavar="FOLDER", help="write the forty photos there and measure nothing")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
