@@ -86,7 +86,7 @@ def yolo(root: Path) -> Path:
 # --- end to end -------------------------------------------------------------------------------------------------------------------------
 
 CHANGED = {  # a part that learns, a part that does not
-    "head": ("decoder.join.weight", "tower.stages.5.0.expand.conv.weight"),
+    "head": ("taught.0.decoder.join.weight", "decoder.join.weight"),
     "lora": ("tower.stages.5.0.expand.conv.weight", "tower.stem.conv.weight"),
     "full": ("tower.stem.conv.weight", "text.table"),
 }
@@ -101,9 +101,10 @@ def test_every_form_and_preset_gives_a_model_and_a_table(
     names = {"maps": ("hat", "shoes"), "coco": ("cat", "dog", "person"), "yolo": ("cat", "dog")}[form]
     assert tuple(row.name for row in report.classes) == names
     old, new = (load_file(folder / "model.safetensors") for folder in (start, report.folder))
-    assert old.keys() == new.keys()
     learned, still = CHANGED[preset]
-    assert not torch.equal(old[learned], new[learned])
+    assert {name for name in new if not name.startswith("taught.")} == old.keys()
+    assert (new.keys() == old.keys()) == (preset != "head")
+    assert not torch.equal(old[learned.removeprefix("taught.0.")], new[learned])
     assert torch.equal(old[still], new[still])
     photo = next((data if data.is_dir() else data.parent).rglob("*.jpg"))
     assert promptseg.load(report.folder)(photo, list(names)).to_numpy().shape == (len(names), *SIZE)
@@ -222,6 +223,26 @@ def test_a_fine_tuned_model_can_be_tuned_again(tune: Callable[..., Report], tmp_
     first = tune(data, "first", steps=1)
     second = tune(data, "second", steps=1, model=first.folder)
     assert second.classes[0].before == first.classes[0].after
+
+
+def test_what_is_not_taught_is_answered_as_before_to_the_last_bit(tune: Callable[..., Report], start: Path, tmp_path: Path) -> None:
+    first = tune(folders(tmp_path / "dogs"), "first", changes=(*SMALL, "lr=1e-2"))
+    second = tune(folders(tmp_path / "cats", names=("cat",)), "second", model=first.folder, changes=(*SMALL, "lr=1e-2"))
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    names = ["dog", "cat", "grass", "person"]
+    with torch.no_grad():
+        models = [zoo.load(folder)[0] for folder in (start, first.folder, second.folder)]
+        old, one, two = ([model(pixels, [name]).logits for name in names] for model in models)
+    assert [not torch.equal(*pair) for pair in zip(old, one, strict=True)] == [True, False, False, False]
+    assert [not torch.equal(*pair) for pair in zip(one, two, strict=True)] == [False, True, False, False]
+    assert first.kept == 1
+
+
+def test_the_tower_does_not_move_below_what_was_taught_on_it(tune: Callable[..., Report], tmp_path: Path) -> None:
+    data = folders(tmp_path / "data")
+    first = tune(data, "first", steps=1)
+    with pytest.raises(ConfigError, match="no other preset may change that now"):
+        tune(data, "second", model=first.folder, preset="full")
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------------------------

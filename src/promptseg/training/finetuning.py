@@ -78,8 +78,8 @@ def finetune(
     Args:
         data: a folder of images and masks, a COCO JSON, a YOLO-seg folder or tar shards; see `data.own.own`.
         model: a card's name, or a folder that an earlier fine-tuning wrote.
-        preset: what learns: "head" the decoder; "lora" low-rank adapters, merged at the end; "full" everything, the image tower at a
-            tenth of the rate.
+        preset: what learns: "head" the decoder, or one beside it for the names of the data; "lora" low-rank adapters, merged at the end;
+            "full" everything, the image tower at a tenth of the rate.
         output: gets the checkpoint, report.md, report.json and before-after.png.
         classes: which of the data's are learned; a mapping says by what words: {"trousers": ["pants", "jeans"]} joins two.
         steps, minutes: how long; without either, as the preset says. Minutes become steps by the pace of a measured one.

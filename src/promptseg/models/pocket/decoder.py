@@ -30,13 +30,21 @@ class PocketImage:
     evidence_shape: tuple[int, int]
     summary: Tensor  # (B, D) of the whole photo
     region: Tensor  # (B, R, h/16, w/16) what an exemplar's region is pooled from
+    taught: tuple[PocketImage, ...] = ()  # the same as every taught head sees it; see `network.TaughtHead`
 
     def float(self) -> PocketImage:
         """The same in float32."""
-        changed: dict[str, Any] = {
-            field.name: getattr(self, field.name).float() for field in fields(self) if field.name != "evidence_shape"
-        }
-        return replace(self, **changed)
+        names = [field.name for field in fields(self) if field.name not in ("evidence_shape", "taught")]
+        changed: dict[str, Any] = {name: getattr(self, name).float() for name in names}
+        return replace(self, **changed, taught=tuple(image.float() for image in self.taught))
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a photo's features have of the tower alone, whichever neck makes the rest; see `PocketImage`."""
+
+    evidence: Tensor
+    region: Tensor
 
 
 class Block(nn.Module):
@@ -77,18 +85,23 @@ class Neck(nn.Module):
         self.block8 = Block(D // 2, kernel=3)
         self.keys8 = nn.Conv2d(D // 2, D // 4, 1)
 
-    def forward(self, taps: tuple[Tensor, ...], classifier: nn.Linear) -> PocketImage:
+    def forward(self, taps: tuple[Tensor, ...], given: Given) -> PocketImage:
         f4, f8, f16, f32, head = taps
         size = f16.shape[-2:]
         summary = self.summary(head.mean((2, 3)))
         top = F.interpolate(self.lateral32(torch.cat([f32, head], 1)), size=size, mode="bilinear")
         grid = self.blocks(self.lateral16(f16) + top + summary[:, :, None, None])
         grid8 = self.block8(self.lateral8(f8) + F.interpolate(self.down8(grid), size=f8.shape[-2:], mode="bilinear"))
-        evidence = F.linear(head.flatten(2).transpose(1, 2), classifier.weight, classifier.bias).transpose(1, 2)
-        region = torch.cat([f16, F.interpolate(head, size=size, mode="bilinear")], 1)
         shape = (head.shape[2], head.shape[3])
         keys, keys8 = _unit(self.keys(grid), self.heads), _unit(self.keys8(grid8), self.heads // 2)
-        return PocketImage(grid, keys, grid8, keys8, self.lateral4(f4), evidence, shape, summary, region)
+        return PocketImage(grid, keys, grid8, keys8, self.lateral4(f4), given.evidence, shape, summary, given.region)
+
+
+def given(taps: tuple[Tensor, ...], classifier: nn.Linear) -> Given:
+    """Tower taps -> what no neck changes."""
+    f16, head = taps[2], taps[-1]
+    evidence = F.linear(head.flatten(2).transpose(1, 2), classifier.weight, classifier.bias).transpose(1, 2)
+    return Given(evidence, torch.cat([f16, F.interpolate(head, size=f16.shape[-2:], mode="bilinear")], 1))
 
 
 def _unit(x: Tensor, heads: int) -> Tensor:

@@ -19,6 +19,7 @@ from ...prompts import Text
 from ...training.lora import adapt
 from ...training.own_run import OwnOptions, OwnRun, drift, frozen
 from ...training.schedules import Cosine, Warmup
+from .decoder import given
 from .losses import mask_losses, presence_loss
 from .network import Model, normalise
 from .pictures import answers
@@ -29,15 +30,15 @@ NEAR = 0.55  # cosine from which another name may mean what a name of the data m
 ADAPTED = ("tower.stages.3.", "tower.stages.4.", "tower.stages.5.", "tower.stages.6.", "tower.head.", "neck.", "decoder.")
 
 _OPTIONS = OwnOptions(size=384, stretched=False, losses={"mask": 1.0, "dice": 1.0, "presence": 0.3, "kept": 4.0})
-_HEAD = Recipe(
-    name="pocket/finetune-head", card="pocket", data="", output="", steps=450, batch_size=2, lr=2e-3, weight_decay=0.02, ema=0.97,
-    schedule=Warmup(steps=20, start=0.1, main=Cosine()), save_every_s=60.0, options=_OPTIONS,
-    groups=(ParameterGroup(pattern="tower.*|classifier.*|region.*|log_sharpness", frozen=True),),
+_HEAD = Recipe(  # one small crop a step: what counts is how many steps fit into some minutes
+    name="pocket/finetune-head", card="pocket", data="", output="", steps=2000, batch_size=1, lr=2e-3, weight_decay=0.02, ema=0.99,
+    schedule=Warmup(steps=20, start=0.1, main=Cosine()), save_every_s=60.0, options=replace(_OPTIONS, size=320, others=0),
+    groups=(ParameterGroup(pattern="tower.*|classifier.*|region.*|log_sharpness|neck.*|decoder.*", frozen=True),),
 )  # fmt: skip
 
 
 def _variant(preset: str, groups: tuple[ParameterGroup, ...], lr: float, options: OwnOptions) -> Recipe:
-    return replace(_HEAD, name=f"pocket/finetune-{preset}", groups=groups, lr=lr, options=options)
+    return replace(_HEAD, name=f"pocket/finetune-{preset}", steps=450, batch_size=2, ema=0.97, groups=groups, lr=lr, options=options)
 
 
 PRESETS: Mapping[str, Recipe] = {
@@ -50,8 +51,11 @@ PRESETS: Mapping[str, Recipe] = {
 class FineTune(OwnRun):
     """See `training.own_run.OwnRun`.
 
+    Where the recipe freezes the tower, the network gets a head of its own for the names of the data, `network.TaughtHead`, and nothing else
+    learns: it answers other prompts as before. Where the tower learns, its other answers are held to what they were.
+
     Raises:
-        ConfigError: the text tower reads no word of a name, or two names alike.
+        ConfigError: the text tower reads no word of a name, or two names alike; the tower would learn below a head that was taught on it.
     """
 
     model: Model
@@ -61,10 +65,18 @@ class FineTune(OwnRun):
         _check_known(vectors)
         super().__init__(recipe, photos, vectors, {name: model.text([name]) for name in other_names(model.text, names)})
         torch.manual_seed(recipe.seed)
+        self.shared_tower = frozen(recipe, "tower.*")
+        if model.taught and not self.shared_tower:
+            raise ConfigError(
+                "This model was fine-tuned with the preset head, and what it learned reads the image tower as it is: no other preset may "
+                "change that now. Choose --preset head, or begin with pocket and all photos."
+            )
+        self.head = model.requires_grad_(False).teach(torch.cat(list(vectors.values()))) if self.shared_tower else None
+        if self.head is not None:
+            self.head.requires_grad_(True)
         # channels last: depthwise convolutions train three times as fast on CPUs
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
         self.before = copy.deepcopy(model).eval().requires_grad_(False)
-        self.shared_tower = frozen(recipe, "tower.*")
         self.found = self._found()
         self.model = model
         if self.options.rank:
@@ -72,7 +84,7 @@ class FineTune(OwnRun):
 
     @torch.no_grad()
     def _found(self) -> tuple[str, ...]:
-        if not self.others:
+        if not self.others or not self.options.others:
             return ()
         condition = torch.cat([self.vectors[name] for name in self.others])
         image = self.before.features(normalise(self.samples(), self.before.config.preprocess))
@@ -88,7 +100,8 @@ class FineTune(OwnRun):
         condition = self.conditions(batch)
         own = batch.targets.shape[1]
         taps = self._taps(model, pixels, learning=not self.shared_tower)
-        logits, presence = model.answer(model.neck(taps, model.classifier).float(), condition)
+        head = self.head or model
+        logits, presence = model.answer(head.neck(taps, given(taps, model.classifier)).float(), condition, head.decoder)
         logits, presence = logits.float(), presence.float()
         large = F.interpolate(logits[:, :own], size=batch.targets.shape[-2:], mode="bilinear")
         mask, dice = mask_losses(large, batch.targets, batch.known, batch.present)
@@ -103,7 +116,7 @@ class FineTune(OwnRun):
         """What the network said before it was trained: logits (B, M, h, w) and presence (B, M)."""
         before = self.before.to(pixels.device)
         same = taps if self.shared_tower else self._taps(before, pixels, learning=False)
-        logits, presence = before.answer(before.neck(same, before.classifier).float(), condition)
+        logits, presence = before.answer(before.neck(same, given(same, before.classifier)).float(), condition)
         return logits.float(), presence.float()
 
     def _taps(self, model: Model, pixels: Tensor, *, learning: bool) -> tuple[Tensor, ...]:

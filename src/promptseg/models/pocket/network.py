@@ -6,8 +6,10 @@ sentence encoder) and image regions (pooled from the tower) share; the decoder a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,11 +25,12 @@ from ...nn.efficientnet_config import HEAD
 from ...notices import tell
 from ...prompts import Blend, Exemplar, Prompt, Text, as_prompts
 from .config import PocketConfig
-from .decoder import Decoder, Neck, PocketImage, region_width
+from .decoder import Decoder, Neck, PocketImage, given, region_width
 from .text import StaticText
 
 NOTHING = -20.0  # logit of a probability of 2e-9
 PROMPTS_AT_ONCE = 32  # decoded together; bounds the memory of a thousand prompts
+TAUGHT = 0.65  # cosine from which a prompt means something that a head was taught: "red car on the left" and car; dress and skirt have 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,26 @@ class TwoLooks:
     mirrored: PocketImage
 
 
+class TaughtHead(nn.Module):
+    """Neck and decoder that a fine-tuning taught some names, and that answer only prompts that mean one of them.
+
+    ``names`` (T, text_width): unit vectors of their wordings.
+    """
+
+    names: Tensor
+
+    def __init__(self, config: PocketConfig, wordings: int) -> None:
+        super().__init__()
+        self.register_buffer("names", torch.zeros(wordings, config.text_width))
+        self.neck, self.decoder = Neck(config), Decoder(config)
+
+
 class Model(nn.Module):
-    """See `contracts.Network` for the protocol."""
+    """See `contracts.Network` for the protocol.
+
+    ``taught``: heads of fine-tunings, the newest last. A prompt is answered by the newest that was taught what it means, else by ``neck``
+    and ``decoder``; so nothing that a model could before is forgotten.
+    """
 
     class_keys: Tensor
 
@@ -55,6 +76,7 @@ class Model(nn.Module):
         self.region = nn.Sequential(nn.Linear(region, config.text_width), nn.ReLU(), nn.Linear(config.text_width, config.text_width))
         self.neck = Neck(config)
         self.decoder = Decoder(config)
+        self.taught = nn.ModuleList(TaughtHead(config, wordings) for wordings in config.taught)
 
     # --- the three questions ---
 
@@ -90,9 +112,12 @@ class Model(nn.Module):
         B, h, w = len(image.grid), *image.skip4.shape[-2:]
         logits = image.grid.new_empty(B, len(condition), h, w, dtype=torch.float32)
         presence = image.grid.new_empty(B, len(condition), dtype=torch.float32)
-        for start in range(0, len(condition), PROMPTS_AT_ONCE):
-            part = slice(start, start + PROMPTS_AT_ONCE)
-            logits[:, part], presence[:, part] = self.answer(image, condition[part].expand(B, -1, -1))
+        answering = self._answering(prompts.condition)
+        for head in sorted(set(answering.tolist())):
+            seen, decoder = (image, self.decoder) if head < 0 else (image.taught[head], self.heads[head].decoder)
+            for part in (answering == head).nonzero().flatten().split(PROMPTS_AT_ONCE):
+                masks, there = self.answer(seen, condition[part].expand(B, -1, -1), decoder)
+                logits[:, part], presence[:, part] = masks.float(), there.float()
         return DenseLogits(logits, presence)
 
     def forward(self, pixel_values: Tensor, prompts: Sequence[Prompt]) -> DenseLogits:
@@ -103,19 +128,45 @@ class Model(nn.Module):
     def features(self, pixel_values: Tensor) -> PocketImage:
         """pixel_values as `encode_image` takes them, just as they are."""
         taps = self.tower(pixel_values.contiguous(memory_format=torch.channels_last))
-        image: PocketImage = self.neck(taps, self.classifier)
-        return image
+        alike = given(taps, self.classifier)
+        image: PocketImage = self.neck(taps, alike)
+        return replace(image, taught=tuple(head.neck(taps, alike) for head in self.heads))
 
-    def answer(self, image: PocketImage, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, image: PocketImage, condition: Tensor, decoder: Decoder | None = None) -> tuple[Tensor, Tensor]:
         """condition (B, K, text_width), each photo its own -> logits (B, K, h/4, w/4) and presence (B, K).
 
-        A zero vector, which is what unreadable words become, is answered with nothing.
+        ``decoder``: of a taught head, for an image that its neck made; None: the network's own. A zero vector, which is what unreadable
+        words become, is answered with nothing.
         """
         unread = (condition == 0).all(-1)
         condition = F.normalize(condition, dim=-1)
         match = condition @ self.class_keys.to(condition.dtype).T
-        logits, presence = self.decoder(image, condition, (match * self.log_sharpness.exp()).softmax(-1))
+        logits, presence = (decoder or self.decoder)(image, condition, (match * self.log_sharpness.exp()).softmax(-1))
         return logits.masked_fill(unread[..., None, None], NOTHING), presence.masked_fill(unread, NOTHING)
+
+    def teach(self, names: Tensor) -> TaughtHead:
+        """Add a head for prompts that mean one of ``names`` (T, text_width), unit vectors; it begins as what answers most of them now."""
+        answering = int(self._answering(names).mode().values)
+        head = TaughtHead(self.config, len(names)).to(names.device)
+        like = self if answering < 0 else self.heads[answering]
+        head.neck, head.decoder = copy.deepcopy(like.neck), copy.deepcopy(like.decoder)
+        head.names.copy_(names)
+        self.taught.append(head)
+        self.config = replace(self.config, taught=(*self.config.taught, len(names)))
+        return head
+
+    @property
+    def heads(self) -> list[TaughtHead]:
+        """Those that fine-tunings taught, the newest last."""
+        return cast("list[TaughtHead]", list(self.taught))
+
+    def _answering(self, condition: Tensor) -> Tensor:
+        """(N, text_width) -> (N,) the newest head that was taught what each means, -1 where none was."""
+        answering = torch.full((len(condition),), -1, device=condition.device)
+        unit = F.normalize(condition.float(), dim=-1)
+        for index, head in enumerate(self.heads):
+            answering[(unit @ head.names.float().T).amax(1) >= TAUGHT] = index
+        return answering
 
     def pool(self, image: PocketImage, masks: Tensor) -> Tensor:
         """Mean of the region features under each mask: masks (B, K, h, w) 0..1 at any resolution -> (B, K, R)."""

@@ -1,0 +1,120 @@
+"""Heads that fine-tunings teach `pocket`: which prompts they answer, and that all others are answered as before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import promptseg
+import small_pocket
+from promptseg import zoo
+from promptseg.errors import ConfigError
+from promptseg.models.pocket.network import TAUGHT, Model
+from promptseg.models.pocket.text import with_pieces
+
+NAMES = ("dog", "cat", "grass", "person", "red dog")
+PIXELS = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def network(*taught: Sequence[str]) -> Model:
+    """A network with random weights and a head, unlike any other, for each list of names."""
+    torch.manual_seed(0)
+    model = Model(small_pocket.CONFIG)
+    model.text = with_pieces(small_pocket.PIECES, small_pocket.CONFIG.text_width)
+    model.text.store(torch.randn(len(small_pocket.PIECES), small_pocket.CONFIG.text_width))
+    for names in taught:
+        head = model.teach(model.text(names))
+        with torch.no_grad():
+            for value in head.decoder.parameters():
+                value.add_(torch.randn_like(value) * 0.1)
+    return model.eval()
+
+
+@torch.no_grad()
+def answers(model: Model, names: Sequence[str]) -> Tensor:
+    """Of each name asked alone: products of other shapes round otherwise."""
+    return torch.cat([model(PIXELS, [name]).logits for name in names], 1)
+
+
+def changed(one: Tensor, other: Tensor) -> list[bool]:
+    return [not torch.equal(a, b) for a, b in zip(one.unbind(1), other.unbind(1), strict=True)]
+
+
+def test_a_head_begins_as_what_answered_before() -> None:
+    model, again = network(("dog",)), network(("dog",))
+    for names in (["cat"], ["dog", "cat"]):
+        before = answers(model, NAMES)
+        model.teach(model.text(names))
+        model.eval()
+        assert not any(changed(answers(model, ["dog"]), answers(again, ["dog"])))
+    assert not any(changed(before[:, :1], answers(model, ["dog"])))
+    assert model.config.taught == (1, 1, 2)
+
+
+def test_the_newest_head_that_was_taught_a_name_answers() -> None:
+    plain, one, two, three = network(), network(("dog",)), network(("dog",), ("cat",)), network(("dog",), ("cat",), ("dog", "grass"))
+    first, second, third, fourth = (answers(model, NAMES[:4]) for model in (plain, one, two, three))
+    assert changed(first, second) == [True, False, False, False]
+    assert changed(second, third) == [False, True, False, False]
+    assert changed(third, fourth) == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("cosine", "taught"), [(TAUGHT + 0.01, True), (TAUGHT - 0.01, False)])
+def test_a_prompt_that_means_a_name_is_answered_by_its_head(cosine: float, taught: bool) -> None:
+    dog, any_other = network().text(["dog", "cat"])
+    aside = F.normalize(any_other - (any_other @ dog) * dog, dim=0)
+    condition = 3 * (cosine * dog + (1 - cosine**2) ** 0.5 * aside)[None]  # its length means nothing
+    with torch.no_grad():
+        old, new = (
+            model.decode(model.encode_image(PIXELS), replace(model.encode_prompts(["dog"]), condition=condition)).logits
+            for model in (network(), network(("dog",)))
+        )
+    assert torch.equal(old, new) != taught
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=70))
+def test_prompts_are_answered_together_as_alone(names: list[str]) -> None:
+    model = network(("dog",), ("cat", "grass"))
+    alone = {name: answers(model, [name])[:, 0] for name in NAMES}
+    with torch.no_grad():
+        together = model(PIXELS, names).logits
+    torch.testing.assert_close(together, torch.stack([alone[name] for name in names], 1), rtol=1e-4, atol=1e-4)
+
+
+def test_heads_are_kept_in_the_folder_and_used_by_a_segmenter(tmp_path: Path) -> None:
+    model = network(("dog",), ("cat", "grass"))
+    folder = zoo.save_folder(model, tmp_path / "model", "pocket")
+    loaded = zoo.load(folder)[0]
+    assert isinstance(loaded, Model)
+    assert loaded.config.taught == (1, 2)
+    torch.testing.assert_close(answers(loaded, NAMES), answers(model, NAMES), rtol=0, atol=5e-3)  # the file holds half precision
+    photo = (PIXELS[0].permute(1, 2, 0).clamp(-1, 1) * 127 + 128).to(torch.uint8).numpy()
+    segmenter = promptseg.load(folder)
+    image = segmenter.embed_image(photo)
+    once, again = segmenter(photo, list(NAMES)), segmenter(image, list(NAMES))
+    assert (once.to_numpy() == again.to_numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_a_second_look(dtype: torch.dtype) -> None:
+    model = network(("dog",))
+    model.config = replace(model.config, second_look=0.75)
+    model.to(dtype)
+    with torch.no_grad():
+        logits = model(PIXELS.to(dtype), NAMES).logits
+    assert logits.isfinite().all()
+    assert logits.dtype == torch.float32
+
+
+def test_impossible_counts() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        replace(small_pocket.CONFIG, taught=(3, 0))
