@@ -67,6 +67,16 @@ def test_the_newest_head_that_was_taught_a_name_answers() -> None:
     assert changed(third, fourth) == [True, False, True, False]
 
 
+def test_the_nearest_name_decides_between_heads() -> None:
+    model = network()
+    dog, any_other = model.text(["dog", "cat"])
+    near = 0.8 * dog + 0.6 * F.normalize(any_other - (any_other @ dog) * dog, dim=0)
+    for names in (dog, near, dog):
+        model.teach(names[None])
+    assert model._answering(torch.stack([dog, near, -dog, 2 * near])).tolist() == [2, 1, -1, 1]
+    assert model.half()._answering(torch.stack([dog, near]).half()).tolist() == [2, 1]
+
+
 @pytest.mark.parametrize(("cosine", "taught"), [(TAUGHT + 0.01, True), (TAUGHT - 0.01, False)])
 def test_a_prompt_that_means_a_name_is_answered_by_its_head(cosine: float, taught: bool) -> None:
     dog, any_other = network().text(["dog", "cat"])

@@ -30,6 +30,7 @@ from .text import StaticText
 
 NOTHING = -20.0  # logit of a probability of 2e-9
 PROMPTS_AT_ONCE = 32  # decoded together; bounds the memory of a thousand prompts
+EQUAL = 1e-3  # between cosines of one name, which half precision moves
 TAUGHT = 0.65  # cosine from which a prompt means something that a head was taught: "red car on the left" and car; dress and skirt have 0.6
 
 
@@ -58,8 +59,8 @@ class TaughtHead(nn.Module):
 class Model(nn.Module):
     """See `contracts.Network` for the protocol.
 
-    ``taught``: heads of fine-tunings, the newest last. A prompt is answered by the newest that was taught what it means, else by ``neck``
-    and ``decoder``; so nothing that a model could before is forgotten.
+    ``taught``: heads of fine-tunings, the newest last. A prompt is answered by the one that was taught what it means, else by ``neck`` and
+    ``decoder``; so nothing that a model could before is forgotten.
     """
 
     class_keys: Tensor
@@ -161,11 +162,14 @@ class Model(nn.Module):
         return cast("list[TaughtHead]", list(self.taught))
 
     def _answering(self, condition: Tensor) -> Tensor:
-        """(N, text_width) -> (N,) the newest head that was taught what each means, -1 where none was."""
+        """(N, text_width) -> (N,) the head that was taught the nearest name, of equal ones the newest; -1 where none means the same."""
         answering = torch.full((len(condition),), -1, device=condition.device)
+        nearest = torch.full((len(condition),), TAUGHT, device=condition.device)
         unit = F.normalize(condition.float(), dim=-1)
         for index, head in enumerate(self.heads):
-            answering[(unit @ head.names.float().T).amax(1) >= TAUGHT] = index
+            near = (unit @ head.names.float().T).amax(1)
+            nearer = near >= torch.where(answering < 0, nearest, nearest - EQUAL)
+            answering[nearer], nearest = index, torch.maximum(near, nearest)
         return answering
 
     def pool(self, image: PocketImage, masks: Tensor) -> Tensor:
