@@ -114,6 +114,15 @@ def test_heads_are_kept_in_the_folder_and_used_by_a_segmenter(tmp_path: Path) ->
     assert (once.to_numpy() == again.to_numpy()).all()
 
 
+def test_a_photo_that_was_encoded_before_the_head_was_taught(tmp_path: Path) -> None:
+    plain, taught = (promptseg.load(zoo.save_folder(network(*names), tmp_path / str(len(names)), "pocket")) for names in ((), (("dog",),)))
+    photo = torch.randint(0, 256, (64, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    before, after = plain.embed_image(photo), taught.embed_image(photo)
+    with pytest.raises(ConfigError, match="Encode it with this model"):
+        taught(before, "dog")
+    assert (taught(before, "cat").to_numpy() == plain(after, "cat").to_numpy()).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_and_a_second_look(dtype: torch.dtype) -> None:
     model = network(("dog",))

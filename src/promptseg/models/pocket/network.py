@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...contracts import DenseLogits, Options, Preprocess, PromptFeatures, Size, View
-from ...errors import PromptError, PromptUnread
+from ...errors import ConfigError, PromptError, PromptUnread
 from ...nn import views as default_views
 from ...nn.conversion import join, load
 from ...nn.efficientnet import EfficientNetLite
@@ -115,6 +115,8 @@ class Model(nn.Module):
         presence = image.grid.new_empty(B, len(condition), dtype=torch.float32)
         answering = self._answering(prompts.condition)
         for head in sorted(set(answering.tolist())):
+            if head >= len(image.taught):
+                raise ConfigError("The photo was encoded by a model that was not taught what this one was. Encode it with this model.")
             seen, decoder = (image, self.decoder) if head < 0 else (image.taught[head], self.heads[head].decoder)
             for part in (answering == head).nonzero().flatten().split(PROMPTS_AT_ONCE):
                 masks, there = self.answer(seen, condition[part].expand(B, -1, -1), decoder)
