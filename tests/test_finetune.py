@@ -375,6 +375,20 @@ def test_other_names_mean_nothing_of_the_data_and_some_are_never_trained(start: 
     assert {*run.unasked, *run.others} == {*other_names(run.model.text, ("dog", "grass"))}
 
 
+def test_names_that_pocket_knew_are_not_the_heads_though_they_are_near(tmp_path: Path) -> None:
+    photos = checked(folders(tmp_path / "data", names=("cars", "tree")), lambda line: None)
+    model = zoo.load("pocket")[0]
+    assert isinstance(model, Model)
+    FineTune(PRESETS["head"], model, photos, ("cars", "tree"))
+    prompts = ("cars", "car", "a parked car", "trees", "truck", "potted plant", "flower")
+    assert model._answering(model.text(prompts)).tolist() == [0, 0, 0, 0, -1, -1, -1]
+
+
+def test_a_head_of_its_own_is_asked_no_other_names(tune: Callable[..., Report], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"options\.others=0"):
+        tune(folders(tmp_path / "data"), changes=(*SMALL, "options.others=1"))
+
+
 def test_the_penalty_for_change_is_nothing_at_first_and_grows() -> None:
     before = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)) * 5
     assert drift(before, before).item() == pytest.approx(0, abs=1e-6)
@@ -401,7 +415,7 @@ def test_adapters_change_nothing_at_first_and_disappear_when_merged(start: Path)
 
 def test_batches_go_to_the_device_whole(start: Path, tmp_path: Path) -> None:
     photos = checked(folders(tmp_path / "data", names=("dog", "cat")), lambda line: None)
-    recipe = with_words(PRESETS["head"], ["options.size=64", "options.prompts=3", "options.others=2"])
+    recipe = with_words(PRESETS["full"], ["options.size=64", "options.prompts=3", "options.others=2"])
     run = FineTune(recipe, zoo.load(start)[0], photos, ("cat", "dog"))  # type: ignore[arg-type]
     batch = run.collate([run.example(number) for number in range(4)])
     assert [len(names) for names in batch.names] == [5] * 4

@@ -32,7 +32,7 @@ from promptseg.models.pocket import run as pocket_run
 from promptseg.models.pocket.batches import Examples
 from promptseg.models.pocket.losses import alignment_loss, mask_losses
 from promptseg.models.pocket.photos import DISTINCT, _with_riders, in_memory
-from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, wordings
+from promptseg.models.pocket.vocabulary import COMPOSED, ELSEWHERE, RARE_WITH_PEOPLE, overlapping, own_wordings, wordings
 from promptseg.training import checkpoints, stages, train
 from promptseg.training.distributed import moved
 from promptseg.training.schedules import Cosine
@@ -321,6 +321,17 @@ def test_exemplars_come_from_training_photos_and_cover_enough(data: Path) -> Non
         assert not photo.validation
         assert np.asarray(exemplar.mask).mean() >= 0.05  # type: ignore[union-attr]
         assert name in photo.present
+
+
+def test_what_two_names_are_called_is_the_wording_of_neither() -> None:
+    assert {"gown", "a skirt", "skirt"} <= {*own_wordings("dress", ("dress", "coat"))}
+    alone = own_wordings("dress", ("dress", "skirt"))
+    assert alone[0] == "dress"
+    assert "a gown" in alone
+    assert not any("skirt" in said for said in alone)
+    assert "puppy" in own_wordings("dog", ("dog",))
+    assert not any("animal" in said for said in own_wordings("dog", ("dog",))), "cats are animals too"
+    assert own_wordings("loose strap", ("loose strap",)) == wordings("loose strap")
 
 
 def test_wordings_start_with_the_raw_name() -> None:

@@ -56,7 +56,7 @@ def test_a_head_begins_as_what_answered_before() -> None:
         model.eval()
         assert not any(changed(answers(model, ["dog"]), answers(again, ["dog"])))
     assert not any(changed(before[:, :1], answers(model, ["dog"])))
-    assert model.config.taught == (1, 1, 2)
+    assert model.config.taught == ((1, 0), (1, 0), (2, 0))
 
 
 def test_the_newest_head_that_was_taught_a_name_answers() -> None:
@@ -75,6 +75,18 @@ def test_the_nearest_name_decides_between_heads() -> None:
         model.teach(names[None])
     assert model._answering(torch.stack([dog, near, -dog, 2 * near])).tolist() == [2, 1, -1, 1]
     assert model.half()._answering(torch.stack([dog, near]).half()).tolist() == [2, 1]
+
+
+def test_a_prompt_that_means_another_name_rather_is_answered_as_before() -> None:
+    model = network()
+    dog, any_other = model.text(["dog", "cat"])
+    aside = F.normalize(any_other - (any_other @ dog) * dog, dim=0)
+    hot_dog, between = 0.8 * dog + 0.6 * aside, F.normalize(1.8 * dog + 0.6 * aside, dim=0)
+    model.teach(dog[None], hot_dog[None])
+    assert model._answering(torch.stack([dog, hot_dog, 0.9 * dog + 0.1 * hot_dog, 0.1 * dog + 0.9 * hot_dog])).tolist() == [0, -1, 0, -1]
+    assert model._answering(between[None]).tolist() == [0], "as near to both"
+    model.teach(hot_dog[None], dog[None])
+    assert model._answering(torch.stack([dog, hot_dog])).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(("cosine", "taught"), [(TAUGHT + 0.01, True), (TAUGHT - 0.01, False)])
@@ -101,11 +113,13 @@ def test_prompts_are_answered_together_as_alone(names: list[str]) -> None:
 
 
 def test_heads_are_kept_in_the_folder_and_used_by_a_segmenter(tmp_path: Path) -> None:
-    model = network(("dog",), ("cat", "grass"))
+    model = network(("dog",))
+    model.teach(model.text(["cat", "grass"]), model.text(["dog", "red", "person"]))
+    model.eval()
     folder = zoo.save_folder(model, tmp_path / "model", "pocket")
     loaded = zoo.load(folder)[0]
     assert isinstance(loaded, Model)
-    assert loaded.config.taught == (1, 2)
+    assert loaded.config.taught == ((1, 0), (2, 3))
     torch.testing.assert_close(answers(loaded, NAMES), answers(model, NAMES), rtol=0, atol=5e-3)  # the file holds half precision
     photo = (PIXELS[0].permute(1, 2, 0).clamp(-1, 1) * 127 + 128).to(torch.uint8).numpy()
     segmenter = promptseg.load(folder)
@@ -135,5 +149,6 @@ def test_half_precision_and_a_second_look(dtype: torch.dtype) -> None:
 
 
 def test_impossible_counts() -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        replace(small_pocket.CONFIG, taught=(3, 0))
+    for counts in ((0, 1), (1, -1)):
+        with pytest.raises(ConfigError, match="at least 1"):
+            replace(small_pocket.CONFIG, taught=((3, 0), counts))

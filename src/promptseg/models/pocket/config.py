@@ -13,7 +13,7 @@ class PocketConfig:
     """Sizes of the network. The image tower's own widths follow from ``variant`` (see `tower.py`).
 
     ``film`` and ``similarity`` switch the two ways in which a condition reaches the decoder; `docs/pocket.md` compares them. ``taught``: of
-    every fine-tuning that gave the network a head of its own, the number of wordings that it was taught.
+    every fine-tuning that gave the network a head of its own, the numbers of wordings that it was taught and of names that are others'.
     """
 
     variant: str = "lite2"
@@ -27,7 +27,7 @@ class PocketConfig:
     second_look: float = 0.0  # size, in parts of the first, of a second look at the mirrored photo; 0: none
     film: bool = True
     similarity: bool = True
-    taught: tuple[int, ...] = ()
+    taught: tuple[tuple[int, int], ...] = ()
     preprocess: Preprocess = field(
         default_factory=lambda: Preprocess(
             size=576, fit="native", antialias=True, multiple=32, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
@@ -39,7 +39,7 @@ class PocketConfig:
             raise ConfigError(f"variant is 'lite0' or 'lite2', not {self.variant!r}.")
         if not (self.film or self.similarity):
             raise ConfigError("film and similarity cannot both be off: the prompt would not reach the decoder.")
-        if any(count < 1 for count in self.taught):
-            raise ConfigError(f"taught is numbers of wordings, each at least 1, not {self.taught}.")
+        if any(wordings < 1 or others < 0 for wordings, others in self.taught):
+            raise ConfigError(f"taught is pairs of numbers, of wordings (at least 1) and of others' names, not {self.taught}.")
         if self.width % 4 or self.width % self.heads:
             raise ConfigError(f"width ({self.width}) must be a multiple of 4 and of heads ({self.heads}).")

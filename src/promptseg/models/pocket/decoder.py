@@ -46,6 +46,12 @@ class Given:
     evidence: Tensor
     region: Tensor
 
+    @classmethod
+    def of(cls, taps: tuple[Tensor, ...], classifier: nn.Linear) -> Given:
+        f16, head = taps[2], taps[-1]
+        evidence = F.linear(head.flatten(2).transpose(1, 2), classifier.weight, classifier.bias).transpose(1, 2)
+        return cls(evidence, torch.cat([f16, F.interpolate(head, size=f16.shape[-2:], mode="bilinear")], 1))
+
 
 class Block(nn.Module):
     """Depthwise convolution, then two pointwise ones; residual. (B, D, H, W) -> the same shape."""
@@ -95,13 +101,6 @@ class Neck(nn.Module):
         shape = (head.shape[2], head.shape[3])
         keys, keys8 = _unit(self.keys(grid), self.heads), _unit(self.keys8(grid8), self.heads // 2)
         return PocketImage(grid, keys, grid8, keys8, self.lateral4(f4), given.evidence, shape, summary, given.region)
-
-
-def given(taps: tuple[Tensor, ...], classifier: nn.Linear) -> Given:
-    """Tower taps -> what no neck changes."""
-    f16, head = taps[2], taps[-1]
-    evidence = F.linear(head.flatten(2).transpose(1, 2), classifier.weight, classifier.bias).transpose(1, 2)
-    return Given(evidence, torch.cat([f16, F.interpolate(head, size=f16.shape[-2:], mode="bilinear")], 1))
 
 
 def _unit(x: Tensor, heads: int) -> Tensor:

@@ -17,14 +17,14 @@ from ...data.photosets import AnnotatedPhoto
 from ...errors import ConfigError
 from ...prompts import Text
 from ...training.lora import adapt
-from ...training.own_run import OwnOptions, OwnRun, drift, frozen
+from ...training.own_run import ALIKE, OwnOptions, OwnRun, drift, frozen
 from ...training.schedules import Cosine, Warmup
-from .decoder import given
+from .decoder import Given
 from .losses import mask_losses, presence_loss
-from .network import Model, normalise
+from .network import Model, TaughtHead, normalise
 from .pictures import answers
 from .text import StaticText
-from .vocabulary import ELSEWHERE, SYNONYMS, wordings
+from .vocabulary import KNOWN, own_wordings, wordings
 
 NEAR = 0.55  # cosine from which another name may mean what a name of the data means
 ADAPTED = ("tower.stages.3.", "tower.stages.4.", "tower.stages.5.", "tower.stages.6.", "tower.head.", "neck.", "decoder.")
@@ -55,36 +55,43 @@ class FineTune(OwnRun):
     learns: it answers other prompts as before. Where the tower learns, its other answers are held to what they were.
 
     Raises:
-        ConfigError: the text tower reads no word of a name, or two names alike; the tower would learn below a head that was taught on it.
+        ConfigError: the text tower reads no word of a name, or two names alike; the tower would learn below a head that was taught on it;
+            other names are to be asked of a head of its own.
     """
 
     model: Model
 
     def __init__(self, recipe: Recipe, model: Model, photos: Sequence[AnnotatedPhoto], names: Sequence[str]) -> None:
-        vectors = {name: model.text(wordings(name)) for name in names}
+        vectors = {name: model.text(own_wordings(name, names)) for name in names}
         _check_known(vectors)
         super().__init__(recipe, photos, vectors, {name: model.text([name]) for name in other_names(model.text, names)})
         torch.manual_seed(recipe.seed)
-        self.shared_tower = frozen(recipe, "tower.*")
-        if model.taught and not self.shared_tower:
+        self.model = model
+        self.head = self._own_head() if frozen(recipe, "tower.*") else None
+        if self.head is None and model.taught:
             raise ConfigError(
                 "This model was fine-tuned with the preset head, and what it learned reads the image tower as it is: no other preset may "
                 "change that now. Choose --preset head, or begin with pocket and all photos."
             )
-        self.head = model.requires_grad_(False).teach(torch.cat(list(vectors.values()))) if self.shared_tower else None
-        if self.head is not None:
-            self.head.requires_grad_(True)
         # channels last: depthwise convolutions train three times as fast on CPUs
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-        self.before = copy.deepcopy(model).eval().requires_grad_(False)
-        self.found = self._found()
-        self.model = model
+        if self.options.others:
+            self.before = copy.deepcopy(model).eval().requires_grad_(False)
+            self.found = self._found()
         if self.options.rank:
             adapt(model, adapted_parts(model), self.options.rank)
 
+    def _own_head(self) -> TaughtHead:
+        if self.options.others:
+            raise ConfigError("The preset head learns a head that answers no other names: set options.others=0, or choose --preset full.")
+        text = self.model.text
+        taught = torch.cat([self.vectors[name] for name in self.names])
+        apart = [name for name in KNOWN if (text(wordings(name, synonyms=False)) @ text(self.names).T).max() < ALIKE]
+        return self.model.requires_grad_(False).teach(taught, text(apart)).requires_grad_(True)
+
     @torch.no_grad()
     def _found(self) -> tuple[str, ...]:
-        if not self.others or not self.options.others:
+        if not self.others:
             return ()
         condition = torch.cat([self.vectors[name] for name in self.others])
         image = self.before.features(normalise(self.samples(), self.before.config.preprocess))
@@ -99,30 +106,24 @@ class FineTune(OwnRun):
         pixels = normalise(batch.pixels, model.config.preprocess)
         condition = self.conditions(batch)
         own = batch.targets.shape[1]
-        taps = self._taps(model, pixels, learning=not self.shared_tower)
+        taps = model.tower(pixels.contiguous(memory_format=torch.channels_last))
         head = self.head or model
-        logits, presence = model.answer(head.neck(taps, given(taps, model.classifier)).float(), condition, head.decoder)
+        logits, presence = model.answer(head.neck(taps, Given.of(taps, model.classifier)).float(), condition, head.decoder)
         logits, presence = logits.float(), presence.float()
         large = F.interpolate(logits[:, :own], size=batch.targets.shape[-2:], mode="bilinear")
         mask, dice = mask_losses(large, batch.targets, batch.known, batch.present)
         named = {"mask": mask, "dice": dice, "presence": presence_loss(presence[:, :own], batch.present)}
         if condition.shape[1] > own:
-            old_logits, old_presence = self._before(pixels, taps, condition[:, own:])
+            old_logits, old_presence = self._before(pixels, condition[:, own:])
             named["kept"] = drift(logits[:, own:], old_logits) + 0.1 * drift(presence[:, own:], old_presence)
         return self.weighted(named)
 
     @torch.no_grad()
-    def _before(self, pixels: Tensor, taps: tuple[Tensor, ...], condition: Tensor) -> tuple[Tensor, Tensor]:
+    def _before(self, pixels: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """What the network said before it was trained: logits (B, M, h, w) and presence (B, M)."""
         before = self.before.to(pixels.device)
-        same = taps if self.shared_tower else self._taps(before, pixels, learning=False)
-        logits, presence = before.answer(before.neck(same, given(same, before.classifier)).float(), condition)
+        logits, presence = before.answer(before.features(pixels).float(), condition)
         return logits.float(), presence.float()
-
-    def _taps(self, model: Model, pixels: Tensor, *, learning: bool) -> tuple[Tensor, ...]:
-        with torch.set_grad_enabled(learning and torch.is_grad_enabled()):
-            taps: tuple[Tensor, ...] = model.tower(pixels.contiguous(memory_format=torch.channels_last))
-            return taps
 
     def pictures(self) -> Image.Image:
         """Held-out photos in pairs: what the network says when it is asked for every name of the data, and the truth."""
@@ -147,6 +148,5 @@ def _pointwise(part: nn.Module) -> bool:
 
 def other_names(text: StaticText, names: Sequence[str]) -> tuple[str, ...]:
     """Things that none of ``names`` means, by the text tower's own measure: what the network is held to while it learns these."""
-    known = tuple(sorted({*SYNONYMS, *ELSEWHERE}))
-    nearest = (text(known) @ text(names).T).amax(1).tolist()
-    return tuple(name for name, cosine in zip(known, nearest, strict=True) if cosine < NEAR)
+    nearest = (text(KNOWN) @ text(names).T).amax(1).tolist()
+    return tuple(name for name, cosine in zip(KNOWN, nearest, strict=True) if cosine < NEAR)

@@ -25,7 +25,7 @@ from ...nn.efficientnet_config import HEAD
 from ...notices import tell
 from ...prompts import Blend, Exemplar, Prompt, Text, as_prompts
 from .config import PocketConfig
-from .decoder import Decoder, Neck, PocketImage, given, region_width
+from .decoder import Decoder, Given, Neck, PocketImage, region_width
 from .text import StaticText
 
 NOTHING = -20.0  # logit of a probability of 2e-9
@@ -45,15 +45,25 @@ class TwoLooks:
 class TaughtHead(nn.Module):
     """Neck and decoder that a fine-tuning taught some names, and that answer only prompts that mean one of them.
 
-    ``names`` (T, text_width): unit vectors of their wordings.
+    ``names`` (T, text_width): unit vectors of their wordings; ``others`` (R, text_width): of names that a prompt may mean
+    rather, as "truck" does where "car" was taught.
     """
 
     names: Tensor
+    others: Tensor
 
-    def __init__(self, config: PocketConfig, wordings: int) -> None:
+    def __init__(self, names: Tensor, others: Tensor, neck: Neck, decoder: Decoder) -> None:
         super().__init__()
-        self.register_buffer("names", torch.zeros(wordings, config.text_width))
-        self.neck, self.decoder = Neck(config), Decoder(config)
+        self.register_buffer("names", names)
+        self.register_buffer("others", others)
+        self.neck, self.decoder = neck, decoder
+
+    def nearness(self, unit: Tensor) -> Tensor:
+        """Unit vectors (N, text_width) -> (N,) cosine with the nearest taught wording, -1 where another name is nearer."""
+        near = (unit @ self.names.float().T).amax(1)
+        if not len(self.others):
+            return near
+        return near.masked_fill((unit @ self.others.float().T).amax(1) > near + EQUAL, -1)
 
 
 class Model(nn.Module):
@@ -77,7 +87,7 @@ class Model(nn.Module):
         self.region = nn.Sequential(nn.Linear(region, config.text_width), nn.ReLU(), nn.Linear(config.text_width, config.text_width))
         self.neck = Neck(config)
         self.decoder = Decoder(config)
-        self.taught = nn.ModuleList(TaughtHead(config, wordings) for wordings in config.taught)
+        self.taught = nn.ModuleList(_untaught(config, *counts) for counts in config.taught)
 
     # --- the three questions ---
 
@@ -131,9 +141,9 @@ class Model(nn.Module):
     def features(self, pixel_values: Tensor) -> PocketImage:
         """pixel_values as `encode_image` takes them, just as they are."""
         taps = self.tower(pixel_values.contiguous(memory_format=torch.channels_last))
-        alike = given(taps, self.classifier)
-        image: PocketImage = self.neck(taps, alike)
-        return replace(image, taught=tuple(head.neck(taps, alike) for head in self.heads))
+        given = Given.of(taps, self.classifier)
+        image: PocketImage = self.neck(taps, given)
+        return replace(image, taught=tuple(head.neck(taps, given) for head in self.heads))
 
     def answer(self, image: PocketImage, condition: Tensor, decoder: Decoder | None = None) -> tuple[Tensor, Tensor]:
         """condition (B, K, text_width), each photo its own -> logits (B, K, h/4, w/4) and presence (B, K).
@@ -147,15 +157,16 @@ class Model(nn.Module):
         logits, presence = (decoder or self.decoder)(image, condition, (match * self.log_sharpness.exp()).softmax(-1))
         return logits.masked_fill(unread[..., None, None], NOTHING), presence.masked_fill(unread, NOTHING)
 
-    def teach(self, names: Tensor) -> TaughtHead:
-        """Add a head for prompts that mean one of ``names`` (T, text_width), unit vectors; it begins as what answers most of them now."""
+    def teach(self, names: Tensor, others: Tensor | None = None) -> TaughtHead:
+        """Add a head for prompts that mean one of ``names`` (T, text_width) and not, as they are nearer, one of ``others`` (R, text_width),
+        all unit vectors; it begins as what answers most of the names now.
+        """
         answering = int(self._answering(names).mode().values)
-        head = TaughtHead(self.config, len(names)).to(names.device)
         like = self if answering < 0 else self.heads[answering]
-        head.neck, head.decoder = copy.deepcopy(like.neck), copy.deepcopy(like.decoder)
-        head.names.copy_(names)
+        apart = names[:0] if others is None else others
+        head = TaughtHead(names.clone(), apart.clone(), copy.deepcopy(like.neck), copy.deepcopy(like.decoder))
         self.taught.append(head)
-        self.config = replace(self.config, taught=(*self.config.taught, len(names)))
+        self.config = replace(self.config, taught=(*self.config.taught, (len(names), len(apart))))
         return head
 
     @property
@@ -169,7 +180,7 @@ class Model(nn.Module):
         nearest = torch.full((len(condition),), TAUGHT, device=condition.device)
         unit = F.normalize(condition.float(), dim=-1)
         for index, head in enumerate(self.heads):
-            near = (unit @ head.names.float().T).amax(1)
+            near = head.nearness(unit)
             nearer = near >= torch.where(answering < 0, nearest, nearest - EQUAL)
             answering[nearer], nearest = index, torch.maximum(near, nearest)
         return answering
@@ -233,6 +244,12 @@ class Model(nn.Module):
         model.to_empty(device="cpu")
         load(model, join(*state_dicts))
         return model.eval()
+
+
+def _untaught(config: PocketConfig, wordings: int, others: int) -> TaughtHead:
+    """A head to load weights into."""
+    width = config.text_width
+    return TaughtHead(torch.zeros(wordings, width), torch.zeros(others, width), Neck(config), Decoder(config))
 
 
 def _mean_logit(a: Tensor, b: Tensor) -> Tensor:

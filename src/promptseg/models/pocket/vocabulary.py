@@ -6,6 +6,8 @@ the model answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...data.vocabularies import templates
 
 # name (as the data sets write it) -> other words for the same thing; raw names stay the most frequent wording
@@ -212,7 +214,21 @@ def overlapping(a: str, b: str, same_source: bool) -> bool:
     return a == b or (not same_source and any(a in group and b in group for group in OVERLAPPING))
 
 
-def wordings(name: str) -> tuple[str, ...]:
-    """All ways to say a name in training; the raw name comes first."""
-    plain = (name, *SYNONYMS.get(name, ()))
-    return tuple(dict.fromkeys([*plain, *(template.format(word) for word in plain for template in templates("pocket"))]))
+# what the published weights were taught to know apart
+KNOWN: tuple[str, ...] = tuple(sorted({*SYNONYMS, *ELSEWHERE}))
+
+
+def wordings(name: str, *, synonyms: bool = True) -> tuple[str, ...]:
+    """All ways to say a name in training; the raw name comes first. Without ``synonyms``: the name in sentences and plural only."""
+    return _worded((name, *(SYNONYMS.get(name, ()) if synonyms else ())))
+
+
+def own_wordings(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Those that say no other one of ``names`` or `KNOWN`: "animal" is neither dog nor cow, "skirt" no dress where both are names."""
+    others = {*names, *KNOWN} - {name}
+    taken = others.union(*(SYNONYMS.get(other, ()) for other in others))
+    return _worded((name, *(word for word in SYNONYMS.get(name, ()) if word not in taken)))
+
+
+def _worded(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*words, *(template.format(word) for word in words for template in templates("pocket"))]))
