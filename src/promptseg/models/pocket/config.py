@@ -13,7 +13,7 @@ class PocketConfig:
     """Sizes of the network. The image tower's own widths follow from ``variant`` (see `tower.py`).
 
     ``film`` and ``similarity`` switch the two ways in which a condition reaches the decoder; `docs/pocket.md` compares them. ``taught``: of
-    every fine-tuning that gave the network a head of its own, the numbers of wordings that it was taught and of names that are others'.
+    every fine-tuning that gave the network a head of its own, the numbers of wordings that it was taught and of names that it leaves.
     """
 
     variant: str = "lite2"
@@ -40,6 +40,6 @@ class PocketConfig:
         if not (self.film or self.similarity):
             raise ConfigError("film and similarity cannot both be off: the prompt would not reach the decoder.")
         if any(wordings < 1 or others < 0 for wordings, others in self.taught):
-            raise ConfigError(f"taught is pairs of numbers, of wordings (at least 1) and of others' names, not {self.taught}.")
+            raise ConfigError(f"taught is pairs of numbers, of wordings (at least 1) and of names left, not {self.taught}.")
         if self.width % 4 or self.width % self.heads:
             raise ConfigError(f"width ({self.width}) must be a multiple of 4 and of heads ({self.heads}).")
