@@ -35,7 +35,7 @@ from promptseg.models.pocket.finetune import PRESETS, FineTune, adapted_parts, o
 from promptseg.models.pocket.network import Model
 from promptseg.models.pocket.text import with_pieces
 from promptseg.training import finetune, finetuning, recipe
-from promptseg.training.before_after import Report, measure
+from promptseg.training.before_after import ClassRow, Report, measure
 from promptseg.training.distributed import moved
 from promptseg.training.files import with_words
 from promptseg.training.lora import adapt, merged
@@ -286,6 +286,13 @@ def _photo(name: str, *present: str) -> AnnotatedPhoto:
     absent = tuple({"a", "b", "c"} - {*present})
     masks = {one: np.full((2, 2), one == "a") for one in present}
     return AnnotatedPhoto("own", name, Path(name), present, absent, lambda: (masks, np.zeros((2, 2), bool)))
+
+
+@pytest.mark.parametrize(("after", "told"), [((0.9, 0.4), False), ((0.84, 0.4), True), ((0.1, 0.2), True)])
+def test_classes_that_lost_are_named(after: tuple[float, float], told: bool, tmp_path: Path) -> None:
+    rows = [ClassRow("dog", 3, 2, 0.9, after[0]), ClassRow("cat", 3, 2, 0.2, after[1]), ClassRow("cow", 3, 0, None, None)]
+    report = Report(tmp_path, "pocket", "head", 5, 1.0, 9, 4, tuple(rows), ())
+    assert ("\n\nWorse than before: dog. " in str(report)) == told
 
 
 def test_the_division_is_the_same_in_any_order_and_leaves_every_class_to_learn() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassRow", "Measured", "OtherRow", "Report", "compare_others", "measure", "sheet"]
 
 OTHERS_SHOWN = 6
+LOST = 0.05  # IoU by which a class may fall without being named
 STRIP = 16  # pixels above a picture for its title
 
 
@@ -80,11 +81,13 @@ class Report:
         return _mean([row.agreement for row in self.others])
 
     def __str__(self) -> str:
-        """Markdown: one table of the classes, one of the names that answered most among the others."""
+        """Markdown: one table of the classes, and which have lost; one of the names that answered most among the others."""
         lines = [f"{self.model}, {self.preset}: {self.steps} steps, {self.seconds:.0f} s, {self.trained} photos, {self.held_out} held out"]
         lines += ["", "| class | trained on | held out | IoU before | after | change |", "|---|---:|---:|---:|---:|---:|"]
         lines += [_class_line(row) for row in self.classes]
         lines += [f"| mean | | | {self.before:.3f} | {self.after:.3f} | {self.after - self.before:+.3f} |"]
+        if lost := [row.name for row in self.classes if row.before is not None and row.after is not None and row.after < row.before - LOST]:
+            lines += ["", f"Worse than before: {', '.join(lost)}. Photos of more kinds may help, or --classes with the other names only."]
         if self.others:
             lines += ["", "| other name | found before | after | same masks |", "|---|---:|---:|---:|"]
             most = sorted(self.others, key=lambda row: (-row.before, -row.after, row.name))[:OTHERS_SHOWN]
