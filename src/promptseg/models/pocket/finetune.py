@@ -31,7 +31,7 @@ ADAPTED = ("tower.stages.3.", "tower.stages.4.", "tower.stages.5.", "tower.stage
 
 _OPTIONS = OwnOptions(size=384, stretched=False, losses={"mask": 1.0, "dice": 1.0, "presence": 0.3, "kept": 4.0})
 _HEAD = Recipe(  # one small crop a step: what counts is how many steps fit into some minutes
-    name="pocket/finetune-head", card="pocket", data="", output="", steps=2000, batch_size=1, lr=2e-3, weight_decay=0.02, ema=0.99,
+    name="pocket/finetune-head", card="pocket", data="", output="", steps=1800, batch_size=1, lr=2e-3, weight_decay=0.02, ema=0.99,
     schedule=Warmup(steps=20, start=0.1, main=Cosine()), save_every_s=60.0, options=replace(_OPTIONS, size=320, others=0),
     groups=(ParameterGroup(pattern="tower.*|classifier.*|region.*|log_sharpness|neck.*|decoder.*", frozen=True),),
 )  # fmt: skip
