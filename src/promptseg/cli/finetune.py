@@ -35,7 +35,7 @@ def finetune(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Images and masks, a COCO JSON, a YOLO-seg folder or tar shards.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the preset: lr=5e-4.")] = None,
     model: Annotated[str, typer.Option(help="A model of `promptseg models`, or the folder of an earlier fine-tuning.")] = "pocket",
-    preset: Annotated[Preset, typer.Option(help="The decoder; low-rank adapters in it and some of the tower; everything.")] = Preset.head,
+    preset: Annotated[Preset, typer.Option(help="The decoder, or one beside it; low-rank adapters; everything.")] = Preset.head,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model, the table and the pictures.")] = Path(
         "runs/finetune"
     ),

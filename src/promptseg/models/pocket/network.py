@@ -70,7 +70,7 @@ class Model(nn.Module):
     """See `contracts.Network` for the protocol.
 
     ``taught``: heads of fine-tunings, the newest last. A prompt is answered by the one that was taught what it means, else by ``neck`` and
-    ``decoder``; so nothing that a model could before is forgotten.
+    ``decoder``, as before the fine-tuning.
     """
 
     class_keys: Tensor
